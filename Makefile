@@ -1,0 +1,35 @@
+# Two commands: `make reproduce` runs the whole book, `make test` runs every check. Both set up .venv first.
+PYTHON ?= python3.11
+PROFILE ?= demo
+DATA ?=
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: setup reproduce test lab notebooks lock
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "QLung companion needs Python 3.11: '$(PYTHON)' is missing or another version."; \
+	  echo "Install it, or name it: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+reproduce: setup
+	$(BIN)/qlung reproduce --profile "$(PROFILE)" --data "$(DATA)"
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest qlung tests
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+notebooks: setup
+	$(BIN)/qlung notebooks
+
+lock: setup
+	{ head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude qlung --exclude pip | sed 's/+cu[0-9]*//'; } > requirements.new
+	mv requirements.new requirements.lock

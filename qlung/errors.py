@@ -1,0 +1,33 @@
+"""Errors a user can act on: what was given, what was expected, what to do next."""
+
+
+class QlungError(Exception):
+    """Root of every error this package raises on purpose."""
+
+
+class CorpusError(QlungError):
+    """A corpus folder is missing, incomplete or not in its owners' layout."""
+
+
+class AudioError(QlungError):
+    """A recording cannot be read or cut."""
+
+
+class QualityError(QlungError):
+    """A quality reading or scorer was asked for something it does not do."""
+
+
+class MarginError(QlungError):
+    """A margin, scale, class count or tensor shape is out of range."""
+
+
+class ConfigError(QlungError):
+    """A profile, method, backbone or parameter is unknown or has the wrong type."""
+
+
+class WeightsError(QlungError):
+    """Pretrained weights are missing, damaged or of another model."""
+
+
+class TrainingError(QlungError):
+    """A run diverged or cannot be resumed."""
