@@ -1,0 +1,168 @@
+"""Encoders: features -> embedding. Each declares the front end it wants and the size of its embedding."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import paths
+from .errors import ConfigError, WeightsError
+from .features import FrontEnd
+
+MN04_FILE = "mn04_as_mAP_432.pt"
+MN04_URL = f"https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/{MN04_FILE}"
+MN04_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
+
+
+class SmallCNN(nn.Module):
+    """Four strided convolutions and a mean: 64-d, 100 k parameters, for the demo and as a third opinion."""
+
+    front_end = FrontEnd("ast", 16000)
+    dim = 64
+
+    def __init__(self):
+        super().__init__()
+        layers, before = [], 1
+        for width, stride in ((16, 4), (32, 2), (64, 2), (64, 2)):
+            kernel = 5 if stride == 4 else 3
+            layers += [
+                nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            before = width
+        self.features = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, frames, mel] -> [B, 64]."""
+        return self.features(features[:, None]).mean((2, 3))
+
+
+def _width(channels: float) -> int:
+    """Round to a multiple of 8, never more than 10 % down (Howard et al. 2019)."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+class _ConvNorm(nn.Sequential):
+    def __init__(self, before, after, kernel=1, stride=1, groups=1, act=nn.Hardswish):
+        conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
+        norm = nn.BatchNorm2d(after, eps=1e-3, momentum=0.01)
+        super().__init__(*([conv, norm] if act is None else [conv, norm, act()]))
+
+
+class _SqueezeExcite(nn.Module):
+    """Channel gates from the mean over frequency and time."""
+
+    def __init__(self, channels):
+        super().__init__()
+        gate = nn.Module()
+        gate.fc1 = nn.Linear(channels, _width(channels / 4))
+        gate.fc2 = nn.Linear(_width(channels / 4), channels)
+        self.conc_se_layers = nn.ModuleList([gate])
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.conc_se_layers[0]
+        return x * torch.sigmoid(gate.fc2(torch.relu(gate.fc1(x.mean((2, 3))))))[:, :, None, None]
+
+
+class _InvertedResidual(nn.Module):
+    def __init__(self, before, expanded, after, kernel, stride, squeeze, act):
+        super().__init__()
+        layers = [_ConvNorm(before, expanded, act=act)] if expanded != before else []
+        layers.append(_ConvNorm(expanded, expanded, kernel, stride, expanded, act))
+        layers += [_SqueezeExcite(expanded)] if squeeze else []
+        layers.append(_ConvNorm(expanded, after, act=None))
+        self.block, self.residual = nn.Sequential(*layers), stride == 1 and before == after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.block(x) if self.residual else self.block(x)
+
+
+_R, _H = nn.ReLU, nn.Hardswish
+# Howard et al. 2019, Table 1: kernel, expanded, out, squeeze-excitation, non-linearity, stride
+_LARGE = (
+    (3, 16, 16, False, _R, 1), (3, 64, 24, False, _R, 2), (3, 72, 24, False, _R, 1), (5, 72, 40, True, _R, 2),
+    (5, 120, 40, True, _R, 1), (5, 120, 40, True, _R, 1), (3, 240, 80, False, _H, 2), (3, 200, 80, False, _H, 1),
+    (3, 184, 80, False, _H, 1), (3, 184, 80, False, _H, 1), (3, 480, 112, True, _H, 1), (3, 672, 112, True, _H, 1),
+    (5, 672, 160, True, _H, 2), (5, 960, 160, True, _H, 1), (5, 960, 160, True, _H, 1),
+)  # fmt: skip
+
+
+class MobileNet(nn.Module):
+    """MobileNetV3-large at width 0.4, the layout of EfficientAT's mn04: 384-d embedding, AudioSet-pretrained.
+
+    References
+    ----------
+    Schmid, Koutini, Widmer, ICASSP 2023; Howard et al., ICCV 2019.
+    """
+
+    front_end = FrontEnd("mn", 32000)
+    dim = 384
+
+    def __init__(self, width: float = 0.4):
+        super().__init__()
+        before = _width(16 * width)
+        layers = [_ConvNorm(1, before, 3, 2)]
+        for kernel, expanded, after, squeeze, act, stride in _LARGE:
+            after = _width(after * width)
+            layers.append(_InvertedResidual(before, _width(expanded * width), after, kernel, stride, squeeze, act))
+            before = after
+        layers.append(_ConvNorm(before, 6 * before))
+        self.features = nn.Sequential(*layers)
+        head = [nn.Linear(6 * before, 512), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(512, 527)]
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, 128, frames] -> [B, 384]."""
+        return self.features(features[:, None]).mean((2, 3))
+
+    def tags(self, features: Tensor) -> Tensor:
+        """AudioSet logits [B, 527], to check that the weights are loaded right."""
+        return self.classifier(self.features(features[:, None]))
+
+
+def mn04_weights() -> Path:
+    """The AudioSet weights: ``$QLUNG_WEIGHTS`` (file or folder), the cache, or a copy beside the project; checked by sha256."""
+    named = Path(os.environ.get("QLUNG_WEIGHTS") or paths.cache_dir() / "weights")
+    beside = paths.ROOT.parent / "shared" / "weights"
+    for path in (named, named / MN04_FILE, beside / MN04_FILE):
+        if path.is_file():
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if digest != MN04_SHA256:
+                raise WeightsError(
+                    f"'{path}' has sha256 {digest}, expected {MN04_SHA256}: delete it and fetch it again."
+                )
+            return path
+    raise WeightsError(
+        f"mn04 needs its AudioSet weights: run `qlung data fetch weights`, or put {MN04_URL} at '{named / MN04_FILE}'."
+    )
+
+
+def build_backbone(name: str, pretrained: bool = True) -> nn.Module:
+    """Build an encoder with ``front_end`` and ``dim``; its forward maps features to embeddings [B, dim].
+
+    Parameters
+    ----------
+    name : {"cnn", "mn04"}
+    pretrained : bool
+        mn04 only: load the AudioSet weights (the cnn has none).
+
+    Raises
+    ------
+    ConfigError, WeightsError
+    """
+    if name == "cnn":
+        return SmallCNN()
+    if name != "mn04":
+        raise ConfigError(f"unknown backbone '{name}': choose cnn or mn04")
+    model = MobileNet()
+    if pretrained:
+        path = mn04_weights()
+        try:
+            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except RuntimeError as error:
+            raise WeightsError(f"'{path}' does not fit mn04: {error}") from error
+    return model
