@@ -17,7 +17,7 @@ MN04_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
 
 
 class SmallCNN(nn.Module):
-    """Four strided convolutions and a mean: 64-d, 100 k parameters, for the demo and as a third opinion."""
+    """Four strided convolutions and a mean: 64-d, 61 k parameters, for the demo and as a third opinion."""
 
     front_end = FrontEnd("ast", 16000)
     dim = 64
@@ -125,7 +125,7 @@ class MobileNet(nn.Module):
 
 
 def mn04_weights() -> Path:
-    """The AudioSet weights: ``$QLUNG_WEIGHTS`` (file or folder), the cache, or a copy beside the project; checked by sha256."""
+    """Path of the AudioSet weights, checked by sha256: ``$QLUNG_WEIGHTS``, the cache, or a shared copy."""
     named = Path(os.environ.get("QLUNG_WEIGHTS") or paths.cache_dir() / "weights")
     beside = paths.ROOT.parent / "shared" / "weights"
     for path in (named, named / MN04_FILE, beside / MN04_FILE):
