@@ -188,7 +188,7 @@ def fit(config: Config, corpus, tests: dict | None = None, profile: str = "demo"
         model.train()
         losses, right = [], 0
         for batch in torch.randperm(len(x), generator=generator).split(config.batch_size):
-            inputs = torch.from_numpy(x[batch.numpy()]).float()
+            inputs = torch.from_numpy(x[batch.numpy()].astype(np.float32))
             if config.augment:
                 inputs = features.spec_augment(inputs, generator, width)
             y = target[batch].to(device)
@@ -203,9 +203,8 @@ def fit(config: Config, corpus, tests: dict | None = None, profile: str = "demo"
             losses.append(loss.item())
             right += int((logits.argmax(1) == y).sum())
         history.append({"epoch": epoch + 1, "loss": float(np.mean(losses)), "train_accuracy": right / len(x)})
-        say(
-            f"{config.backbone}-{config.method} seed {config.seed} epoch {epoch + 1}/{config.epochs} loss {losses[-1]:.3f}"
-        )
+        name = f"{config.backbone}-{config.method} seed {config.seed}"
+        say(f"{name} epoch {epoch + 1}/{config.epochs} loss {history[-1]['loss']:.3f}")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -232,7 +231,9 @@ def predict(model: Model, corpus, batch_size: int = 32) -> pd.DataFrame:
     """event_id, label, predicted and class probabilities p0..p3 of every event; no margin and no quality is used."""
     model.eval()
     x, device = features.extract(corpus, model.encoder.front_end), next(model.parameters()).device
-    parts = [torch.from_numpy(x[i : i + batch_size]).float().to(device) for i in range(0, len(x), batch_size)]
+    parts = [
+        torch.from_numpy(x[i : i + batch_size].astype(np.float32)).to(device) for i in range(0, len(x), batch_size)
+    ]
     probability = torch.cat([model(part)[0].softmax(1).cpu() for part in parts]).numpy()
     out = corpus.events[["event_id", "label"]].reset_index(drop=True)
     return out.assign(predicted=probability.argmax(1), **{f"p{k}": probability[:, k] for k in range(4)})
