@@ -5,7 +5,7 @@ DATA ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup reproduce test lab notebooks lock
+.PHONY: setup reproduce test lab lock
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
@@ -26,9 +26,6 @@ test: setup
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
-
-notebooks: setup
-	$(BIN)/qlung notebooks
 
 lock: setup
 	{ head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude qlung --exclude pip | sed 's/+cu[0-9]*//'; } > requirements.new
