@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import claims, evaluation, experiments, figures, paths, runs
+from qlung import claims, evaluation, experiments, figures, geometry, paths, runs
 from qlung.corpora import CLASSES
 
 _ = torch.manual_seed(0)
@@ -234,12 +234,12 @@ figures.save(fig, "06-reliability", profile, pd.concat(drawn))
 # by a linear head with a bias and lengths, so that its angles tell only part of how it decides.
 
 # %% tags=["nbval-ignore-output"]
-shapes = evaluation.geometry(compared, ["backbone", "method", "seed", "run"])
+shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
 configs = {(c.backbone, label, c.seed): c for label, c in experiments.load_profile(profile).rows()}
 between = []
 for row in shapes[["backbone", "method", "seed", "run"]].drop_duplicates().itertuples(index=False):
     folder = paths.runs_dir(profile) / f"{row.backbone}-{row.method}" / row.run
-    nearest = evaluation.prototype_angles(runs.open_run(folder, configs[row[:3]]).prototypes())
+    nearest = geometry.prototype_angles(runs.open_run(folder, configs[row[:3]]).prototypes())
     between += [{"run": row.run, "class": name, "between": angle} for name, angle in zip(CLASSES, nearest, strict=True)]
 shapes = shapes.merge(pd.DataFrame(between), on=["run", "class"], validate="one_to_one")
 angles = ["own", "separation", "between"]

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy import stats
 from sklearn.metrics import f1_score, roc_auc_score
 
+from . import geometry
 from .corpora import CLASSES
 from .errors import ConfigError
 
@@ -173,39 +174,6 @@ def floors(target) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "Sp", "Se", "Score"])
 
 
-def angles(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Each clip's angle to its own prototype and to the nearest other one [deg]: columns own, other."""
-    theta = np.degrees(np.arccos(predictions[["c0", "c1", "c2", "c3"]].to_numpy(float).clip(-1, 1)))
-    own = np.arange(4) == predictions["label"].to_numpy()[:, None]
-    return pd.DataFrame({"own": theta[own], "other": np.where(own, np.inf, theta).min(1)}, index=predictions.index)
-
-
-def separation(predictions: pd.DataFrame) -> pd.Series:
-    """Angle to the nearest other prototype minus angle to the own one, per clip [deg]; below 0 is an error."""
-    theta = angles(predictions)
-    return theta["other"] - theta["own"]
-
-
-def geometry(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean over clips of `angles` and of their difference per group and class: by, class, n, own, other, separation."""
-    theta = angles(predictions).assign(separation=separation(predictions))
-    theta = theta.assign(**{"class": predictions["label"].map(dict(enumerate(CLASSES)))}, **predictions[by])
-    grouped = theta.groupby([*by, "class"], sort=False)
-    out = grouped[["own", "other", "separation"]].mean()
-    out.insert(0, "n", grouped.size())
-    return out.reset_index()
-
-
-def prototype_angles(prototypes) -> np.ndarray:
-    """Angle of each prototype to the nearest other one [shape=(C,), deg]; of unit length, as ``Run.prototypes`` [C, d].
-
-    Four directions can all be arccos(-1/3) = 109.5 degrees apart, and no further (a regular simplex).
-    """
-    unit = np.asarray(prototypes, dtype=float)
-    cosine = unit @ unit.T - 3 * np.eye(len(unit))  # a class is not its own neighbour
-    return np.degrees(np.arccos(cosine.max(1).clip(-1, 1)))
-
-
 def _sums(predictions: pd.DataFrame, statistic: str) -> tuple[list, np.ndarray]:
     """(methods, sums [method, seed, ratio, numerator or denominator, patient]); a statistic is a mean of ratios."""
     if statistic not in STATISTICS:
@@ -215,7 +183,7 @@ def _sums(predictions: pd.DataFrame, statistic: str) -> tuple[list, np.ndarray]:
     sp, se = (normal & hit, normal), (~normal & hit, ~normal)
     ratios = {"Sp": [sp], "Se": [se], "Se 2": [se]}.get(statistic, [sp, se])
     if statistic == "separation":
-        ratios = [(separation(predictions), 1)]
+        ratios = [(geometry.separation(predictions), 1)]
     parts = {f"{i}{j}": values for i, pair in enumerate(ratios) for j, values in enumerate(pair)}
     keys = predictions[["method", "seed", "patient_id"]].assign(**parts)
     sums = keys.pivot_table(list(parts), ["method", "seed"], "patient_id", "sum", fill_value=0)

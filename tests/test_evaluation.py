@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlung import evaluation
+from qlung import evaluation, geometry
 from qlung.errors import ConfigError
 
 TRUTH = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
@@ -203,17 +203,29 @@ def test_holm_keeps_a_family_of_true_nulls():
 def test_geometry_by_hand():
     theta = np.radians([[30, 60, 90, 120], [20, 70, 90, 90], [80, 70, 50, 90]])
     clips = pd.DataFrame(np.cos(theta), columns=["c0", "c1", "c2", "c3"]).assign(label=[0, 0, 1], method="ce")
-    found = evaluation.geometry(clips, ["method"]).set_index("class")
+    found = geometry.by_class(clips, ["method"]).set_index("class")
     assert found.columns.tolist() == ["method", "n", "own", "other", "separation"]
     assert found.loc["normal"].tolist()[1:] == pytest.approx([2, 25, 65, 40])
     assert found.loc["crackle"].tolist()[1:] == pytest.approx([1, 70, 50, -20])
 
 
 def test_prototype_angles():
-    assert evaluation.prototype_angles(np.eye(4)).tolist() == pytest.approx([90] * 4)
+    assert geometry.prototype_angles(np.eye(4)).tolist() == pytest.approx([90] * 4)
     simplex = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / np.sqrt(3)
-    assert evaluation.prototype_angles(simplex).tolist() == pytest.approx([109.471] * 4, abs=1e-3)
+    assert geometry.prototype_angles(simplex).tolist() == pytest.approx([109.471] * 4, abs=1e-3)
     at = np.radians([0, 20, 90, 180])
     flat = np.stack([np.cos(at), np.sin(at)], 1)
-    assert evaluation.prototype_angles(flat).tolist() == pytest.approx([20, 20, 70, 90])
-    assert evaluation.prototype_angles(-np.ones((2, 1))).tolist() == [0, 0]
+    assert geometry.prototype_angles(flat).tolist() == pytest.approx([20, 20, 70, 90])
+    assert geometry.prototype_angles(-np.ones((2, 1))).tolist() == [0, 0]
+
+
+def test_centroid_angles_by_hand():
+    at = np.radians([-10, 10, 80, 100, 180])
+    unit = np.stack([np.cos(at), np.sin(at)], 1)
+    found = geometry.centroid_angles(unit, np.array([0, 0, 1, 1, 3])).set_index("class")
+    assert found.index.tolist() == ["normal", "crackle", "both"]
+    assert found["n"].tolist() == [2, 2, 1]
+    assert found["own"].tolist() == pytest.approx([10, 10, 0], abs=1e-5)
+    assert found["between"].tolist() == pytest.approx([90, 90, 90])
+    alone = geometry.centroid_angles(unit[:2], np.zeros(2, int))
+    assert np.isnan(alone["between"].item())

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlung import claims, evaluation, paths
+from qlung import claims, evaluation, geometry, paths
 from qlung.errors import ConfigError
 
 
@@ -61,7 +61,7 @@ def test_unequal_seeds_are_refused():
 
 def test_separation_is_the_margin_between_angles():
     cosines = pd.DataFrame(np.cos(np.radians([[30, 60, 90, 120], [80, 70, 50, 90]])), columns=["c0", "c1", "c2", "c3"])
-    assert evaluation.separation(cosines.assign(label=[0, 1])).tolist() == pytest.approx([30, -20])
+    assert geometry.separation(cosines.assign(label=[0, 1])).tolist() == pytest.approx([30, -20])
 
 
 def test_floors():
