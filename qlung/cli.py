@@ -39,10 +39,13 @@ def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> Non
 
 
 @app.command()
-def train(profile: str = "demo", data: str = "", backbone: str = "", method: str = "") -> None:
-    """Train (or reuse) the runs of a profile, or of one backbone or method, without the notebooks."""
+def train(
+    profile: str = "demo", data: str = "", backbone: str = "", method: str = "",
+    seed: int = typer.Option(-1, help="-1: every seed"),
+) -> None:  # fmt: skip
+    """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks."""
     with book.progress("training") as say:
-        predictions = experiments.train_all(profile, data, say, backbone=backbone, method=method)
+        predictions = experiments.train_all(profile, data, say, backbone=backbone, method=method, seed=seed)
     show(claims.pretty(claims.scores(predictions)[1]), f"{predictions['run'].nunique()} runs, mean ± sd over seeds")
 
 

@@ -1,4 +1,4 @@
-"""Known damage in graded amounts, to ask of any quality score: does it fall when the recording gets worse?"""
+"""Known damage in graded amounts: does a quality score fall as a recording gets worse, and how far does a method?"""
 
 import dataclasses
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import audio, features, quality, scores
 from .errors import QualityError
+from .model import outputs
 
 # From least to most damage; amounts in the unit named. Gain is no damage: a score of quality should not follow it.
 LADDERS = {
@@ -69,6 +70,29 @@ class Degradation:
         return x * 10 ** (self.amount / 20)
 
 
+@dataclasses.dataclass(frozen=True)
+class Damaged:
+    """A front end that hears damaged audio; ``features.extract`` takes it like any other and caches what it gives."""
+
+    front_end: features.FrontEnd
+    damage: Degradation
+    code: str = dataclasses.field(default_factory=lambda: features.source_key(Degradation))
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the front end behind it [Hz]."""
+        return self.front_end.sample_rate
+
+    @property
+    def seconds(self) -> float:
+        """Of the front end behind it [s]."""
+        return self.front_end.seconds
+
+    def half(self, waveform: Tensor) -> np.ndarray:
+        """Features of the damaged waveforms [B, ...] in float16."""
+        return self.front_end.half(self.damage(waveform, self.sample_rate))
+
+
 def _below(x: Tensor, rate: int, hertz: float) -> Tensor:
     spectrum = torch.fft.rfft(x)
     spectrum[..., torch.fft.rfftfreq(x.shape[-1], 1 / rate) > hertz] = 0
@@ -114,6 +138,40 @@ def ladder(corpus, ladders: dict = LADDERS) -> pd.DataFrame:
     table = pd.DataFrame(values.reshape(-1, len(columns)), index=index, columns=columns).reset_index()
     named = pd.DataFrame(rungs, columns=["kind", "step", "amount"]).rename_axis("rung").reset_index()
     return named.merge(table, on="rung").drop(columns="rung")
+
+
+def answers(networks: dict, corpus, ladders: dict) -> pd.DataFrame:
+    """What finished networks answer to a corpus undamaged ("none", step 0) and on every rung of the ladders.
+
+    Networks never heard such damage in training, and nothing is fitted to it.
+
+    Parameters
+    ----------
+    networks : dict of (method, seed) -> Model
+        As ``experiments.networks`` gives them, all with the same front end.
+    corpus : Corpus
+    ladders : dict
+        Kinds and amounts as in ``LADDERS``.
+
+    Returns
+    -------
+    DataFrame
+        One row a network, rung and event: method, seed, kind, step, amount, event_id, patient_id, label, predicted.
+    """
+    plain = next(iter(networks.values())).encoder.front_end
+    rungs = [("none", 0, np.nan, plain)]
+    for kind, (_, amounts) in ladders.items():
+        rungs += [(kind, step, a, Damaged(plain, Degradation(kind, a))) for step, a in enumerate(amounts, 1)]
+    patients = corpus.recordings.set_index("recording_id")["patient_id"]
+    events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.events["recording_id"].map(patients))
+    out = []
+    for kind, step, amount, front_end in rungs:
+        x = features.extract(corpus, front_end)
+        for (method, seed), network in networks.items():
+            predicted = outputs(network, x)[0].argmax(1).numpy()
+            told = {"method": method, "seed": seed, "kind": kind, "step": step, "amount": amount}
+            out.append(events.assign(**told, predicted=predicted))
+    return pd.concat(out, ignore_index=True)
 
 
 def follows(table: pd.DataFrame, column: str, kinds=tuple(LADDERS), draws: int = 1000, seed: int = 0) -> pd.DataFrame:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import load_model
 
 from . import paths, quality
 from .corpora import Corpus, load_corpus
 from .corpora.splits import grouped_folds, official_disjoint
 from .errors import ConfigError, CorpusError
+from .model import Model
 from .training import Config, fit
 
 FOLDS = 5
@@ -113,7 +115,7 @@ def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, d
 
 
 def train_all(profile: str, data: str = "", say=lambda share, line: None, **which) -> pd.DataFrame:
-    """Train (or reuse) every run of a profile, or those of one ``backbone`` or ``method``, and stack their predictions.
+    """Train (or reuse) every run of a profile, or those of one ``backbone``, ``method`` or ``seed``, stacked.
 
     Parameters
     ----------
@@ -137,6 +139,29 @@ def train_all(profile: str, data: str = "", say=lambda share, line: None, **whic
             told = {"backbone": config.backbone, "method": label, "seed": config.seed, "run": run.folder.name}
             out.append(run.predictions().assign(**told).merge(clips, on="event_id", validate="many_to_one"))
     return pd.concat(out, ignore_index=True)
+
+
+def networks(profile: str, predictions: pd.DataFrame, backbone: str) -> dict[tuple[str, int], Model]:
+    """The finished networks of one backbone behind a table of predictions, ready to be asked again.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `train_all`, or some of its rows: columns backbone, method, seed, run.
+
+    Returns
+    -------
+    dict of (method, seed) -> Model
+        In the order of the profile.
+    """
+    own = predictions[predictions["backbone"] == backbone].groupby(["method", "seed"])["run"].first()
+    out = {}
+    for label, config in load_profile(profile).rows(backbone):
+        if (label, config.seed) in own:
+            folder = paths.runs_dir(profile) / f"{backbone}-{config.method}" / own[label, config.seed]
+            out[label, config.seed] = Model(config)
+            load_model(out[label, config.seed], folder / "model.safetensors")
+    return out
 
 
 def _clips(train: Corpus, tests: dict[str, Corpus]) -> pd.DataFrame:

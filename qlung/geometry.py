@@ -47,10 +47,9 @@ def prototype_angles(prototypes) -> np.ndarray:
 def embeddings(model: Model, corpus, batch_size: int = 32) -> np.ndarray:
     """Embedding of every event, of unit length [shape=(n, d)], in the order of ``corpus.events``."""
     model.eval()
-    x = features.extract(corpus, model.encoder.front_end)
-    device = next(model.parameters()).device
-    parts = (torch.from_numpy(x[i : i + batch_size]).to(device).float() for i in range(0, len(x), batch_size))
-    return torch.cat([F.normalize(model.encoder(part).float(), dim=1).cpu() for part in parts]).numpy()
+    x, device = features.extract(corpus, model.encoder.front_end), next(model.parameters()).device
+    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
+    return torch.cat([F.normalize(model.encoder(part.to(device)).float(), dim=1).cpu() for part in parts]).numpy()
 
 
 def centroid_angles(unit: np.ndarray, label: np.ndarray) -> pd.DataFrame:

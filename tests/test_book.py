@@ -11,11 +11,13 @@ import tomllib
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 import typer
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from qlung import book, claims, cli, experiments, paths
+from qlung import book, claims, cli, degradations, experiments, geometry, paths
 from qlung.errors import ConfigError, CorpusError, QlungError
 from qlung.training import METHODS
 
@@ -281,3 +283,26 @@ def test_train_from_the_command_line_prints_scores(small_book):
     assert done.exit_code == 0
     assert "2 runs, mean" in done.output
     assert "always normal" in done.output
+    assert "1 runs, mean" in CliRunner().invoke(cli.app, ["train", "--method", "ce", "--seed", "1"]).output
+
+
+def test_finished_networks_can_be_asked_again(small_book):
+    predictions = experiments.train_all("demo")
+    networks = experiments.networks("demo", predictions, "cnn")
+    assert list(networks) == [("ce", 0), ("ce", 1), ("qlung", 0), ("qlung", 1)]
+    icbhi = experiments.open_corpora("demo")[0].select("test")
+    heard = degradations.answers(networks, icbhi, {"noise": ("SNR [dB]", (90.0, -10.0))})
+    keys = ["method", "seed", "event_id"]
+    before = predictions[predictions["corpus"] == "icbhi"][[*keys, "predicted", "patient_id", "label"]]
+    for step, same in ((0, 1.0), (1, 0.98)):  # undamaged; noise that nobody hears
+        now = heard[heard["step"] == step].merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
+        assert len(now) == len(before) == 4 * len(icbhi.events)
+        assert (now["predicted_x"] == now["predicted_y"]).mean() >= same
+    drowned = heard[heard["step"] == 2]["predicted"].to_numpy()
+    assert (drowned != heard[heard["step"] == 0]["predicted"].to_numpy()).any()
+    unit = geometry.embeddings(networks["qlung", 0], icbhi)
+    assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+    own = predictions[(predictions["corpus"] == "icbhi") & (predictions["method"] == "qlung")]
+    own = own[own["seed"] == 0].set_index("event_id").loc[icbhi.events["event_id"], ["c0", "c1", "c2", "c3"]]
+    prototypes = F.normalize(networks["qlung", 0].classifier.prototypes, dim=1).detach().numpy()
+    assert np.allclose(unit @ prototypes.T, own, atol=1e-4)
