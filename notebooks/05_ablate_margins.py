@@ -28,19 +28,19 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from qlung import claims, evaluation, experiments, figures
+from qlung import evaluation, experiments, figures, results
 
 _ = torch.manual_seed(0)
 figures.use_style()
 predictions = experiments.train_all(profile, data)
-runs, table = claims.scores(predictions)
+runs, table = results.scores(predictions)
 pd.set_option("display.max_rows", 200)
 
 # %% [markdown]
 # ## Every method, every seed
 
 # %% tags=["nbval-ignore-output"]
-claims.pretty(table)
+results.pretty(table)
 
 # %% tags=["nbval-ignore-output"]
 widest = max(experiments.load_profile(profile).backbones.items(), key=lambda item: len(item[1]["methods"]))[0]
@@ -132,7 +132,7 @@ pd.DataFrame(angles).round(1)
 # Each variant stands against the same method without it, paired by seed.
 
 # %% tags=["check"]
-frozen = claims.evidence("sc").query("corpus == 'icbhi' and backbone == 'mn04_frozen'")
+frozen = results.evidence("sc").query("corpus == 'icbhi' and backbone == 'mn04_frozen'")
 carried = pd.DataFrame(
     [{"step": f"{b} - {t}", "paper": p, **evaluation.difference(frozen, b, t)} for b, t, p in steps]
 )
@@ -149,8 +149,8 @@ carried.round(2)
 # Now who gets the quality margin.
 
 # %%
-study = claims.evidence("ablation")
-effects = claims.contrasts(study)
+study = results.evidence("ablation")
+effects = results.contrasts(study)
 sources = effects[effects["row"].str.contains("quality=")].assign(
     method=lambda t: t["against"].map(figures.METHOD_NAMES), source=lambda t: t["row"].str.split("=").str[1]
 )
@@ -242,9 +242,9 @@ at_home.set_index("against")["difference"].round(1).to_dict()
 # %%
 rows = []
 for name in ("ablation", "disjoint", "reverse"):
-    kept = claims.evidence(name)
+    kept = results.evidence(name)
     kept = kept[~kept["method"].str.contains(" ")]
-    rows.append(claims.pretty(claims.scores(kept)[1]).assign(study=name))
+    rows.append(results.pretty(results.scores(kept)[1]).assign(study=name))
 table = pd.concat(rows)
 table[table["backbone"] != "none"][["study", "corpus", "method", "Sp", "Se", "Score"]].reset_index(drop=True)
 
@@ -255,7 +255,7 @@ table[table["backbone"] != "none"][["study", "corpus", "method", "Sp", "Se", "Sc
 # 1,049 training cycles pooled). The best variant of QLung there is fixed and gets one row on test.
 
 # %%
-held_out = evaluation.score_table(claims.evidence("folds"), ["method", "seed"])
+held_out = evaluation.score_table(results.evidence("folds"), ["method", "seed"])
 ranked = held_out.groupby("method")[["Sp", "Se", "Score"]].mean().sort_values("Score", ascending=False)
 ranked.round(1).reset_index()
 
@@ -266,7 +266,7 @@ ranked.round(1).reset_index()
 winner = next(row for row in ranked.index if row.startswith("qlung"))
 reported = [label for label, _ in experiments.load_profile("sc").rows() if " " in label]
 assert set(reported) == {winner}
-sc = claims.contrasts(claims.evidence("sc"))
+sc = results.contrasts(results.evidence("sc"))
 print(f"{winner}: rank {ranked.index.get_loc(winner) + 1} of {len(ranked)}, behind {ranked.index[0]}")
 sc[sc["row"].isin([winner, "qlung"]) & (sc["backbone"] == "mn04_frozen")].round(1).reset_index(drop=True)
 

@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import claims, evaluation, experiments, figures, geometry, paths, runs
+from qlung import evaluation, experiments, figures, geometry, paths, results, runs
 from qlung.corpora import CLASSES
 
 _ = torch.manual_seed(0)
@@ -71,7 +71,7 @@ pd.Series(every).round(1).to_dict()
 # its own rows with each other.
 
 # %% tags=["nbval-ignore-output"]
-claims.pretty(claims.scores(compared)[1])
+results.pretty(results.scores(compared)[1])
 
 # %%
 paper = pd.DataFrame(
@@ -97,7 +97,7 @@ truths = predictions.drop_duplicates("event_id")["label"]
 for name, answer in evaluation.deaf_answers(truths).items():
     deaf = evaluation.measures(truths, answer, np.eye(4)[answer])
     means.loc[len(means)] = ["none", name, *(deaf[column] for column in SHOWN)]
-means["method"] = means["method"].map(claims.shown)
+means["method"] = means["method"].map(results.shown)
 means.round(1)
 
 # %% [markdown]
@@ -154,7 +154,7 @@ for backbone, part in predictions.groupby("backbone", sort=False):
         rows.append({"backbone": backbone, "method": method, **found, "p patients": p[0], "p seeds": p[1]})
 against_ce = pd.DataFrame(rows)
 against_ce["p Holm"] = evaluation.holm(against_ce[["p patients", "p seeds"]].max(axis=1))
-against_ce["method"] = against_ce["method"].map(claims.shown)
+against_ce["method"] = against_ce["method"].map(results.shown)
 against_ce.round({"difference": 2, "low": 2, "high": 2, "p patients": 4, "p seeds": 4, "p Holm": 3})
 
 # %% [markdown]

@@ -33,7 +33,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_model
 
-from qlung import claims, evaluation, experiments, figures, paths
+from qlung import evaluation, experiments, figures, paths, results
 from qlung.model import Model, predict
 
 _ = torch.manual_seed(0)
@@ -92,7 +92,7 @@ smallest.round(2)
 # ## Scores here
 
 # %% tags=["nbval-ignore-output"]
-claims.pretty(claims.scores(ood)[1])
+results.pretty(results.scores(ood)[1])
 
 # %% [markdown]
 # SPRSound's own challenges ask two questions that need no mapping of classes. Is an event abnormal ("Se 2", "Score 2")?
@@ -109,7 +109,7 @@ truth = ood.drop_duplicates("event_id")["label"]
 for name, answer in evaluation.deaf_answers(truth).items():
     deaf = evaluation.measures(truth, answer, np.eye(4)[answer])
     means.loc[len(means)] = ["none", name, *(deaf[column] for column in SHOWN)]
-means["method"] = means["method"].map(claims.shown)
+means["method"] = means["method"].map(results.shown)
 means.round(1)
 
 # %% [markdown]

@@ -30,7 +30,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from qlung import backbones, claims, experiments, features, figures, quality
+from qlung import backbones, claims, experiments, features, figures, quality, results
 from qlung.margins import AngularClassifier, QLungLoss
 
 _ = torch.manual_seed(0)
@@ -85,7 +85,7 @@ given[elsewhere].to_dict()
 # that a laptop can run on patients' recordings.
 
 # %%
-real = claims.judge("sc", claims.evidence("sc"))
+real = claims.judge("sc", results.evidence("sc"))
 real[["claim", "text", "paper", "here"]]
 
 # %% [markdown]

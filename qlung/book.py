@@ -15,7 +15,7 @@ import pandas as pd
 from rich.progress import Progress
 from traitlets.config import Config as KernelConfig
 
-from . import claims, experiments, lessons, paths
+from . import experiments, lessons, paths, results
 from .errors import ConfigError, QlungError
 
 ENCRYPTED = KernelConfig({"KernelManager": {"transport_encryption": "auto"}})  # else clips travel as plain text
@@ -123,7 +123,7 @@ def reproduce(profile: str, data: str = "", force: bool = False) -> pd.DataFrame
                 run_notebook(notebook, output, parameters)
                 stamp.write_text(key)
             steps.append((notebook.stem, "reused" if fresh else "ran", time.perf_counter() - started))
-    claims.write_results(profile, predictions)
+    results.write_results(profile, predictions)
     return pd.DataFrame(steps, columns=["step", "what", "seconds"])
 
 

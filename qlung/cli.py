@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 
-from . import book, cache, claims, experiments, paths
+from . import book, cache, claims, experiments, paths, results
 from .corpora import download, verify
 from .errors import QlungError
 
@@ -34,7 +34,7 @@ def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> Non
     """Run the whole book on one profile; results go under runs/PROFILE/."""
     steps = book.reproduce(profile, data, force)
     show(steps, f"the book on profile {profile}: {steps['seconds'].sum():.0f} s")
-    show(claims.pretty(pd.read_csv(paths.runs_dir(profile) / "scores.csv")), "mean ± sd over seeds, percent")
+    show(results.pretty(pd.read_csv(paths.runs_dir(profile) / "scores.csv")), "mean ± sd over seeds, percent")
     console.print(f"results page, figures and executed notebooks: {paths.runs_dir(profile)}")
 
 
@@ -46,7 +46,7 @@ def train(
     """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks."""
     with book.progress("training") as say:
         predictions = experiments.train_all(profile, data, say, backbone=backbone, method=method, seed=seed)
-    show(claims.pretty(claims.scores(predictions)[1]), f"{predictions['run'].nunique()} runs, mean ± sd over seeds")
+    show(results.pretty(results.scores(predictions)[1]), f"{predictions['run'].nunique()} runs, mean ± sd over seeds")
 
 
 @app.command()
@@ -67,15 +67,16 @@ def sweep(
 def check(profile: str = "demo", data: str = "") -> None:
     """Judge the paper's claims from a profile's runs and write its results page."""
     with book.progress("training") as say:
-        judged = claims.check(profile, data, say)
-    show(judged, f"claims, judged on profile {profile}")
+        predictions = experiments.train_all(profile, data, say)
+    results.write_results(profile, predictions)
+    show(claims.judge(profile, predictions), f"claims, judged on profile {profile}")
 
 
 @app.command()
 def evidence(profile: str = "sc", data: str = "") -> None:
     """Write what is committed of a finished study: figures/PROFILE/, RESULTS.md and the README's table."""
     with book.progress("training") as say:
-        written = claims.publish(profile, data, say)
+        written = results.publish(profile, data, say)
     for path in written:
         console.print(f"wrote {path.relative_to(paths.ROOT)}")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlung import claims, evaluation, geometry, paths
+from qlung import claims, evaluation, geometry, paths, results
 from qlung.errors import ConfigError
 
 
@@ -92,7 +92,7 @@ def test_committed_tables_are_rebuilt_from_committed_predictions(tmp_path, monke
     shutil.copytree(paths.ROOT / "figures", tmp_path / "figures")
     home = paths.ROOT
     monkeypatch.setattr(paths, "ROOT", tmp_path)
-    written = claims.rebuild()
+    written = results.rebuild()
     assert {"README.md", "RESULTS.md"} <= {path.name for path in written}
     for path in written:
         assert path.read_text() == (home / path.relative_to(tmp_path)).read_text(), path

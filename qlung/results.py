@@ -1,0 +1,188 @@
+"""Tables and pages of results: of a profile's runs, and of the studies that are committed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import claims, evaluation, experiments, paths, sources
+from .corpora import CLASSES
+from .errors import ConfigError
+from .figures import METHOD_NAMES
+
+
+def scores(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(Sp, Se, Score of every run; mean and sd over seeds beside the floors), backbone by backbone and corpus."""
+    by = ["corpus", "backbone", "method"]
+    runs = evaluation.score_table(predictions, [*by, "seed", "run"])
+    table = evaluation.over_seeds(runs, by)
+    for corpus, part in predictions.groupby("corpus", sort=False):
+        floor = evaluation.floors(part.drop_duplicates("event_id")["label"])
+        floor.columns = ["method", "Sp mean", "Se mean", "Score mean"]
+        table = pd.concat([table, floor.assign(corpus=corpus, backbone="none", seeds=1)], ignore_index=True)
+    return runs, table
+
+
+def shown(row: str) -> str:
+    """A row's name for people; one whose quality was fitted on SPRSound's labels says so wherever it stands."""
+    method, _, settings = row.partition(" ")
+    seen = " (saw SPRSound labels)" if any(source in settings for source in sources.SEEN_SPRSOUND) else ""
+    return " ".join([METHOD_NAMES.get(method, method), settings]).strip() + seen
+
+
+def pretty(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of means and sds as people write it: 62.01 ± 1.18."""
+    out = table[["corpus", "backbone"]].assign(method=table["method"].map(shown))
+    for name in ("Sp", "Se", "Score"):
+        pairs = zip(table[f"{name} mean"], table[f"{name} sd"], strict=True)
+        out[name] = [f"{mean:.2f}" if np.isnan(sd) else f"{mean:.2f} ± {sd:.2f}" for mean, sd in pairs]
+    return out.assign(seeds=table["seeds"])
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A DataFrame as a Markdown table; floats with two digits."""
+    lines = [list(map(str, table.columns)), ["---"] * len(table.columns)]
+    for row in table.itertuples(index=False):
+        lines.append([f"{v:.2f}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def page(profile: str, predictions: pd.DataFrame, record: dict, runs_at: str, pictures: list[str]) -> str:
+    """The results page as Markdown, from predictions alone.
+
+    Parameters
+    ----------
+    record : dict
+        One run's run.json, for the provenance line.
+    runs_at : str
+        Where a run's record lies, with {folder} or {run}.
+    pictures : list of str
+        Paths relative to the page.
+    """
+    runs, table = scores(predictions)
+    clips = predictions.drop_duplicates(["corpus", "event_id"]).groupby(["corpus", "label"], sort=False).size()
+    counts = clips.reset_index(name="n").pivot_table("n", "corpus", "label", fill_value=0)
+    counts = counts.reindex(columns=range(4), fill_value=0).set_axis(CLASSES, axis=1).astype(int).reset_index()
+    runs["run"] = [f"[{r.run}]({runs_at.format(folder=_folder(r._asdict()), run=r.run)})" for r in runs.itertuples()]
+    return f"""# Results of profile {profile}
+
+Code {record["commit"][:12]}{" with uncommitted changes" if record["dirty"] else ""}, Python {record["python"]}, \
+torch {record["packages"]["torch"]}, {record["device"]}. Trained on {sum(record["train_counts"])} clips \
+({" / ".join(map(str, record["train_counts"]))} by class). Sp, Se and Score in percent, last epoch, nothing chosen on \
+test; ± is the sample standard deviation over seeds. Always answering "normal" scores 50.
+
+## Test clips
+{markdown(counts)}
+## Mean over seeds
+{markdown(pretty(table))}
+## Differences
+Every method against CE and every variant against its method, with 95 % intervals over patients and seeds (bootstrap, \
+the same draws for both). Of twenty intervals one excludes 0 by chance: a row alone proves little.
+
+{markdown(contrasts(predictions).assign(row=lambda t: t["row"].map(shown)))}
+## Claims
+Differences with 95 % intervals over patients and seeds (bootstrap). "for", "against", "undecided" say what this \
+profile's interval shows; the verdict is about the paper's claim.
+
+{markdown(claims.judge(profile, predictions))}
+## Every run
+{markdown(runs)}
+## Figures
+{"".join(f"![{path.rsplit('/', 1)[-1]}]({path}){chr(10)}" for path in pictures)}"""
+
+
+def _folder(row) -> str:
+    """Where a run lies in runs/<profile>/; a variant lies with its method."""
+    return f"{row['backbone']}-{row['method'].split()[0]}/{row['run']}"
+
+
+def write_results(profile: str, predictions: pd.DataFrame) -> Path:
+    """Write runs/<profile>/results.md and scores.csv from predictions."""
+    home, first = paths.runs_dir(profile), predictions.iloc[0]
+    record = json.loads((home / _folder(first) / "run.json").read_text())
+    pictures = [f"figures/{path.name}" for path in sorted((home / "figures").glob("*.png"))]
+    text = page(profile, predictions, record, "{folder}/run.json", pictures)
+    table = scores(predictions)[1]
+    paths.write_atomically(home / "scores.csv", lambda part: table.to_csv(part, index=False, float_format="%.4f"))
+    return paths.write_atomically(home / "results.md", lambda part: part.write_text(text))
+
+
+EVIDENCE = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs"]
+ANGLES = ["c0", "c1", "c2", "c3"]
+
+
+def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Every method against "ce", and every variant ("qlung lam=0.8") against its method, with the same seeds.
+
+    Returns
+    -------
+    DataFrame
+        Columns corpus, backbone, row, against, difference, low, high (95 % over patients and seeds), seeds.
+    """
+    out = []
+    for (corpus, backbone), part in predictions.groupby(["corpus", "backbone"], sort=False):
+        methods = dict(iter(part.groupby("method", sort=False)))
+        for row in methods:
+            against = row.split()[0] if " " in row else "ce"
+            if row != against and against in methods:
+                found = evaluation.difference(pd.concat([methods[row], methods[against]]), row, against)
+                out.append({"corpus": corpus, "backbone": backbone, "row": row, "against": against, **found})
+    return pd.DataFrame(out)
+
+
+def evidence(profile: str) -> pd.DataFrame:
+    """The committed predictions of a study; patients and events are numbers."""
+    path = paths.ROOT / "figures" / profile / "predictions.parquet"
+    if not path.is_file():
+        raise ConfigError(f"no study of profile '{profile}' is committed ('{path}'): `qlung evidence` writes it")
+    return pd.read_parquet(path)
+
+
+def publish(profile: str, data: str = "", say=lambda share, line: None) -> list[Path]:
+    """Write what is committed of a study: figures/<profile>/, and from that RESULTS.md and the README's table.
+
+    Predictions go in without names of recordings: patients and events are numbered, so that tables and intervals can
+    be computed again without any recording and without training. Angles go in for methods, not for their variants.
+    """
+    predictions, home = experiments.train_all(profile, data, say), paths.ROOT / "figures" / profile
+    kept = predictions[EVIDENCE + ANGLES].copy()
+    kept.loc[kept["method"].str.contains(" "), ANGLES] = np.nan
+    for name in ("patient_id", "event_id"):
+        kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
+    kept = kept.astype({name: "int8" for name in ("seed", "label", "predicted")})
+    kept[["aqs", *ANGLES]] = kept[["aqs", *ANGLES]].astype("float32").round(3)
+    (home / "runs").mkdir(parents=True, exist_ok=True)
+    for old in [*home.glob("*.*"), *home.glob("runs/*.json")]:
+        old.unlink()
+    kept.to_parquet(home / "predictions.parquet", index=False, compression="zstd")
+    for run in kept[["backbone", "method", "run"]].drop_duplicates().itertuples():
+        record = paths.runs_dir(profile) / _folder(run._asdict()) / "run.json"
+        shutil.copyfile(record, home / "runs" / f"{run.run}.json")
+    for picture in (paths.runs_dir(profile) / "figures").glob("0[24-8]-*"):  # 01 draws single recordings, 03 toys
+        if picture.suffix in (".png", ".svg", ".csv"):
+            shutil.copyfile(picture, home / picture.name)
+    return rebuild()
+
+
+def rebuild(headline: str = "sc") -> list[Path]:
+    """Every results page and the README's table from the committed evidence."""
+    written = []
+    for path in sorted((paths.ROOT / "figures").glob("*/predictions.parquet")):
+        home, profile = path.parent, path.parent.name
+        kept, main = pd.read_parquet(path), profile == headline
+        record = json.loads((home / "runs" / f"{kept['run'].iloc[0]}.json").read_text())
+        at = f"figures/{profile}/" if main else ""
+        pictures = [f"{at}{picture.name}" for picture in sorted(home.glob("*.png"))]
+        target = paths.ROOT / "RESULTS.md" if main else home / "results.md"
+        text = page(profile, kept, record, f"{at}runs/{{run}}.json", pictures)
+        written.append(paths.write_atomically(target, lambda part, t=text: part.write_text(t)))
+    readme = paths.ROOT / "README.md"
+    begin, end = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
+    before, _, rest = readme.read_text().partition(begin)
+    kept = evidence(headline)
+    first = scores(kept[kept["method"].isin(["ce", "qlung"])])[1]
+    table = markdown(pretty(first)) + "\n" + markdown(claims.judge(headline, kept))
+    text = before + begin + table + end + rest.partition(end)[2]
+    return [*written, paths.write_atomically(readme, lambda part: part.write_text(text))]
