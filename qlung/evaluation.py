@@ -135,10 +135,11 @@ def reliability(target, probability, bins: int = 15) -> pd.DataFrame:
 
 
 def measure_table(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """One row of n and `measures` per group of predictions; ECE and AUROC where there are columns p0..p3."""
+    """One row of n and `measures` per group of predictions; ECE and AUROC where p0..p3 are known."""
     names, rows = [f"p{k}" for k in range(4)], []
     for key, group in predictions.groupby(by, sort=False):
-        probability = group[names].to_numpy() if set(names) <= set(group) else None
+        told = set(names) <= set(group) and group[names].notna().all(axis=None)
+        probability = group[names].to_numpy() if told else None
         found = measures(group["label"], group["predicted"], probability)
         rows.append(dict(zip(by, key, strict=True)) | {"n": len(group)} | found)
     return pd.DataFrame(rows)

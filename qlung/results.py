@@ -25,6 +25,19 @@ def scores(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return runs, table
 
 
+def every_measure(predictions: pd.DataFrame) -> pd.DataFrame:
+    """`evaluation.measures` of each corpus, backbone and method, mean over seeds; and of what listens to nothing."""
+    by = ["corpus", "backbone", "method"]
+    table = evaluation.measure_table(predictions, [*by, "seed"]).drop(columns="seed")
+    out = [table.groupby(by, sort=False).mean().reset_index()]
+    for corpus, part in predictions.groupby("corpus", sort=False):
+        truth = part.drop_duplicates("event_id")["label"]
+        for name, answer in evaluation.deaf_answers(truth).items():
+            deaf = evaluation.measures(truth, answer, np.eye(4)[answer])
+            out.append(pd.DataFrame([{"corpus": corpus, "backbone": "none", "method": name, "n": len(truth)} | deaf]))
+    return pd.concat(out, ignore_index=True).astype({"n": int})
+
+
 def shown(row: str) -> str:
     """A row's name for people; one whose quality was fitted on SPRSound's labels says so wherever it stands."""
     method, _, settings = row.partition(" ")
@@ -42,10 +55,12 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A DataFrame as a Markdown table; floats with two digits."""
+    """A DataFrame as a Markdown table; floats with two digits, p values with four, "-" for what isn't known."""
+    digits = [4 if str(name).startswith("p ") else 2 for name in table.columns]
     lines = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     for row in table.itertuples(index=False):
-        lines.append([f"{v:.2f}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row])
+        cells = [f"{v:.{n}f}" if isinstance(v, float) else str(v) for v, n in zip(row, digits, strict=True)]
+        lines.append(["-" if cell == "nan" else cell.replace("|", "\\|") for cell in cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
@@ -65,7 +80,11 @@ def page(profile: str, predictions: pd.DataFrame, record: dict, runs_at: str, pi
     clips = predictions.drop_duplicates(["corpus", "event_id"]).groupby(["corpus", "label"], sort=False).size()
     counts = clips.reset_index(name="n").pivot_table("n", "corpus", "label", fill_value=0)
     counts = counts.reindex(columns=range(4), fill_value=0).set_axis(CLASSES, axis=1).astype(int).reset_index()
+    people = predictions.groupby("corpus")["patient_id"].nunique()
+    counts = counts.assign(patients=counts["corpus"].map(people))
     runs["run"] = [f"[{r.run}]({runs_at.format(folder=_folder(r._asdict()), run=r.run)})" for r in runs.itertuples()]
+    every, against = every_measure(predictions), contrasts(predictions)
+    every["method"], against["row"] = every["method"].map(shown), against["row"].map(shown)
     return f"""# Results of profile {profile}
 
 Code {record["commit"][:12]}{" with uncommitted changes" if record["dirty"] else ""}, Python {record["python"]}, \
@@ -79,18 +98,32 @@ test; ± is the sample standard deviation over seeds. Always answering "normal" 
 {markdown(pretty(table))}
 ## Differences
 Every method against CE and every variant against its method, with 95 % intervals over patients and seeds (bootstrap, \
-the same draws for both). Of twenty intervals one excludes 0 by chance: a row alone proves little.
+the same draws for both). p: by swapping the two methods' answers patient by patient, and seed by seed; "p Holm": the \
+larger of the two, corrected for the {len(against)} comparisons on this page. Of twenty intervals one excludes 0 by \
+chance: a row alone proves little.
 
-{markdown(contrasts(predictions).assign(row=lambda t: t["row"].map(shown)))}
-## Claims
+{markdown(against)}
+## Every measure
+Mean over seeds, in percent; notebook 06 says what each one is. Probabilities of variants (two words) are not kept.
+
+{markdown(every)}
+{_claims_section(profile, predictions)}## Every run
+{markdown(runs)}
+## Figures
+{"".join(f"![{path.rsplit('/', 1)[-1]}]({path}){chr(10)}" for path in pictures)}"""
+
+
+def _claims_section(profile: str, predictions: pd.DataFrame) -> str:
+    """The claims as a section, where the profile trains and tests as the paper's claims suppose."""
+    study = experiments.load_profile(profile)
+    if (study.train_on, study.split) != ("icbhi", "official"):
+        return ""
+    return f"""## Claims
 Differences with 95 % intervals over patients and seeds (bootstrap). "for", "against", "undecided" say what this \
 profile's interval shows; the verdict is about the paper's claim.
 
 {markdown(claims.judge(profile, predictions))}
-## Every run
-{markdown(runs)}
-## Figures
-{"".join(f"![{path.rsplit('/', 1)[-1]}]({path}){chr(10)}" for path in pictures)}"""
+"""
 
 
 def _folder(row) -> str:
@@ -109,8 +142,10 @@ def write_results(profile: str, predictions: pd.DataFrame) -> Path:
     return paths.write_atomically(home / "results.md", lambda part: part.write_text(text))
 
 
-EVIDENCE = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs"]
-ANGLES = ["c0", "c1", "c2", "c3"]
+EVIDENCE = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
+            "device"]  # fmt: skip
+UNITS = ("patients", "seeds")
+DETAILS = [f"{letter}{k}" for letter in "pc" for k in range(4)]
 
 
 def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -119,7 +154,8 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns corpus, backbone, row, against, difference, low, high (95 % over patients and seeds), seeds.
+        Columns corpus, backbone, row, against, difference, low, high (95 % over patients and seeds), seeds, p patients,
+        p seeds (`evaluation.permutation_p`) and p Holm: the larger of the two, corrected for all rows of this table.
     """
     out = []
     for (corpus, backbone), part in predictions.groupby(["corpus", "backbone"], sort=False):
@@ -127,9 +163,13 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
         for row in methods:
             against = row.split()[0] if " " in row else "ce"
             if row != against and against in methods:
-                found = evaluation.difference(pd.concat([methods[row], methods[against]]), row, against)
-                out.append({"corpus": corpus, "backbone": backbone, "row": row, "against": against, **found})
-    return pd.DataFrame(out)
+                pair = pd.concat([methods[row], methods[against]])
+                found = evaluation.difference(pair, row, against)
+                p = {f"p {unit}": evaluation.permutation_p(pair, row, against, over=unit) for unit in UNITS}
+                out.append({"corpus": corpus, "backbone": backbone, "row": row, "against": against, **found, **p})
+    columns = ["corpus", "backbone", "row", "against", "difference", "low", "high", "seeds", *(f"p {u}" for u in UNITS)]
+    table = pd.DataFrame(out, columns=columns)
+    return table.assign(**{"p Holm": evaluation.holm(table[[f"p {unit}" for unit in UNITS]].max(axis=1))})
 
 
 def evidence(profile: str) -> pd.DataFrame:
@@ -144,15 +184,17 @@ def publish(profile: str, data: str = "", say=lambda share, line: None) -> list[
     """Write what is committed of a study: figures/<profile>/, and from that RESULTS.md and the README's table.
 
     Predictions go in without names of recordings: patients and events are numbered, so that tables and intervals can
-    be computed again without any recording and without training. Angles go in for methods, not for their variants.
+    be computed again without any recording and without training. Probabilities and cosines go in for methods, not for
+    their variants.
     """
     predictions, home = experiments.train_all(profile, data, say), paths.ROOT / "figures" / profile
-    kept = predictions[EVIDENCE + ANGLES].copy()
-    kept.loc[kept["method"].str.contains(" "), ANGLES] = np.nan
+    kept = predictions[EVIDENCE + DETAILS].copy()
+    kept.loc[kept["method"].str.contains(" "), DETAILS] = np.nan
     for name in ("patient_id", "event_id"):
         kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
     kept = kept.astype({name: "int8" for name in ("seed", "label", "predicted")})
-    kept[["aqs", *ANGLES]] = kept[["aqs", *ANGLES]].astype("float32").round(3)
+    digits = {name: 4 if name in DETAILS else 3 for name in ("aqs", *DETAILS)}
+    kept = kept.astype(dict.fromkeys(digits, "float32")).round(digits)
     (home / "runs").mkdir(parents=True, exist_ok=True)
     for old in [*home.glob("*.*"), *home.glob("runs/*.json")]:
         old.unlink()
@@ -166,22 +208,26 @@ def publish(profile: str, data: str = "", say=lambda share, line: None) -> list[
     return rebuild()
 
 
-def rebuild(headline: str = "sc") -> list[Path]:
-    """Every results page and the README's table from the committed evidence."""
-    written = []
+def rebuild(headline: str = "sc", depth: str = "depth") -> list[Path]:
+    """Every results page and the README's table from the committed evidence.
+
+    The README's rows are the ``headline`` study's; a backbone that ``depth`` holds with more seeds is taken from there.
+    """
+    written, studies = [], {}
     for path in sorted((paths.ROOT / "figures").glob("*/predictions.parquet")):
         home, profile = path.parent, path.parent.name
-        kept, main = pd.read_parquet(path), profile == headline
-        record = json.loads((home / "runs" / f"{kept['run'].iloc[0]}.json").read_text())
+        studies[profile], main = pd.read_parquet(path), profile == headline
+        record = json.loads((home / "runs" / f"{studies[profile]['run'].iloc[0]}.json").read_text())
         at = f"figures/{profile}/" if main else ""
         pictures = [f"{at}{picture.name}" for picture in sorted(home.glob("*.png"))]
         target = paths.ROOT / "RESULTS.md" if main else home / "results.md"
-        text = page(profile, kept, record, f"{at}runs/{{run}}.json", pictures)
+        text = page(profile, studies[profile], record, f"{at}runs/{{run}}.json", pictures)
         written.append(paths.write_atomically(target, lambda part, t=text: part.write_text(t)))
+    shallow, deep = studies[headline], studies.get(depth, studies[headline].iloc[:0])
+    kept = pd.concat([deep, shallow[~shallow["backbone"].isin(deep["backbone"].unique())]], ignore_index=True)
     readme = paths.ROOT / "README.md"
     begin, end = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
     before, _, rest = readme.read_text().partition(begin)
-    kept = evidence(headline)
     first = scores(kept[kept["method"].isin(["ce", "qlung"])])[1]
     table = markdown(pretty(first)) + "\n" + markdown(claims.judge(headline, kept))
     text = before + begin + table + end + rest.partition(end)[2]
