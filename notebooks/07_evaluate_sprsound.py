@@ -31,10 +31,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_model
 
-from qlung import evaluation, experiments, figures, paths, results
-from qlung.model import Model, predict
+from qlung import evaluation, experiments, figures, results
+from qlung.model import predict
 
 _ = torch.manual_seed(0)
 figures.use_style()
@@ -103,14 +102,9 @@ results.pretty(results.scores(ood)[1])
 
 # %% tags=["nbval-ignore-output"]
 SHOWN = ["Sp", "Se", "Score", "BioCAS", "Se 2", "Score 2", "BioCAS 2", "macro-F1", "ECE", "AUROC"]
-per_seed = evaluation.measure_table(ood, ["backbone", "method", "seed"])
-means = per_seed.groupby(["backbone", "method"], sort=False)[SHOWN].mean().reset_index()
-truth = ood.drop_duplicates("event_id")["label"]
-for name, answer in evaluation.deaf_answers(truth).items():
-    deaf = evaluation.measures(truth, answer, np.eye(4)[answer])
-    means.loc[len(means)] = ["none", name, *(deaf[column] for column in SHOWN)]
+means = results.every_measure(ood)
 means["method"] = means["method"].map(results.shown)
-means.round(1)
+means[["backbone", "method", *SHOWN]].round(1)
 
 # %% [markdown]
 # ## From ICBHI to SPRSound
@@ -167,18 +161,13 @@ pd.DataFrame(rows).round({"difference": 2, "low": 2, "high": 2, "p patients": 4,
 # three seeds.
 
 # %%
-backbone = next(name for name in ("mn04_frozen", "cnn", "mn04") if name in set(ood["backbone"]))
-rows = experiments.load_profile(profile).rows(backbone)
-chosen = [(label, config) for label, config in rows if label in COLOURS and config.seed < 3]
+backbone = next(name for name in ("mn04_frozen", "cnn", "mn04", "ast", "clap") if name in set(ood["backbone"]))
 narrow = ood[(ood["backbone"] == backbone) & ood["method"].isin(COLOURS) & (ood["seed"] < 3)]
-folders = narrow.groupby(["method", "seed"])["run"].first()
 test, train = sprsound.select("test"), sprsound.select("train")
 heard, again = [], []
-for label, config in chosen:
-    model, run = Model(config), folders[label, config.seed]
-    _ = load_model(model, paths.runs_dir(profile) / f"{backbone}-{label}" / run / "model.safetensors")
-    heard.append(predict(model, train).assign(method=label, seed=config.seed))
-    again.append(predict(model, test).assign(method=label, seed=config.seed))
+for (method, seed), network in experiments.networks(profile, narrow, backbone).items():
+    heard.append(predict(network, train).assign(method=method, seed=seed))
+    again.append(predict(network, test).assign(method=method, seed=seed))
 wide = pd.concat(heard, ignore_index=True).merge(train.recordings[["recording_id", "patient_id"]])
 wide = pd.concat([wide.assign(part="train"), narrow.assign(part="inter_test")], ignore_index=True)
 print(f"{backbone}: {len(train.events)} + {len(test.events)} events of {wide['patient_id'].nunique()} patients")
