@@ -249,6 +249,8 @@ def permutation_p(table: pd.DataFrame, better: str, than: str, statistic: str = 
         return float("nan")
     part = ((one[:, :, 0] - other[:, :, 0]) / clips).mean(1)  # [seed, patient]
     part = part.mean(0) if over == "patients" else part.sum(1)
+    if len(part) < 2:
+        return 1.0  # a single one can be swapped or not, and says nothing
     return float(stats.permutation_test((part,), np.sum, permutation_type="samples", n_resamples=9999, rng=0).pvalue)
 
 

@@ -168,6 +168,7 @@ def test_permutation_test_at_its_limits():
     assert evaluation.permutation_p(few, "qlung", "ce") == pytest.approx(2 / 8)
     healthy = perfect[perfect["label"] == 0]
     assert np.isnan(evaluation.permutation_p(healthy, "qlung", "ce"))
+    assert evaluation.permutation_p(perfect[perfect["seed"] == 0], "qlung", "ce", over="seeds") == 1
 
 
 def test_permutation_test_is_uniform_where_methods_are_alike():
