@@ -9,8 +9,10 @@ from torch.nn import functional as F
 from . import backbones, features, margins
 from .margins import AngularClassifier, QLungLoss, angular_margin_logits
 
+# Published losses, by themselves: at the scale of the angular head and with their authors' margins.
+PUBLISHED = ("arcface", "cosface", "ldam", "logit_adjustment", "magface", "adaface")
 # method -> (head, margin). The paper's: L_cls with that head + lambda L_DFAM with that margin, accumulating as in its
-# Table 3. Below them published losses by themselves, at the scale of the angular head and with their authors' margins.
+# Table 3.
 METHODS = {
     "ce": ("linear", "none"),
     "ce_weighted": ("linear", "none"),
@@ -19,13 +21,7 @@ METHODS = {
     "quality": ("linear", "quality"),
     "class": ("linear", "quality+class"),
     "qlung": ("angular", "quality+class"),
-    "arcface": ("angular", "arcface"),
-    "cosface": ("angular", "cosface"),
-    "ldam": ("angular", "ldam"),
-    "logit_adjustment": ("angular", "logit_adjustment"),
-    "magface": ("angular", "magface"),
-    "adaface": ("angular", "adaface"),
-}
+} | {name: ("angular", name) for name in PUBLISHED}
 MAGFACE_NORMS, MAGFACE_PENALTY = (1.0, 11.0), 3.5  # a tenth of theirs: norms begin near 3 here; the same penalty
 
 
@@ -37,7 +33,7 @@ class Model(nn.Module):
         self.encoder = backbones.build_backbone(config.backbone, config.pretrained)
         self.classifier = AngularClassifier(self.encoder.dim, 4)
         self.bias = nn.Parameter(torch.zeros(4))
-        self.head, self.scale = METHODS[config.method][0], config.scale_cls
+        self.head, self.scale = config.head or METHODS[config.method][0], config.scale_cls
 
     def forward(self, x):
         """(logits for L_cls and inference [B, 4], cosines [B, 4], norms of the embeddings [B])."""

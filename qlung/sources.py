@@ -1,7 +1,8 @@
 """Where the quality margin's number in [0, 1] comes from: the paper's AQS, its controls, and what should replace it.
 
-All sources but ``constant`` and ``device_mean`` hand out the very same values as AQS, each clip getting the one at its
-own rank: runs then differ in *who* gets a large margin and in nothing else, neither in its mean nor in its spread.
+``shuffled``, ``inverted``, the fitted sources and ``oracle_snr`` hand out the very same values as AQS, each clip
+getting the one at its own rank: runs then differ in *who* gets a large margin and in nothing else, neither in its mean
+nor in its spread. Other readings of AQS have values of their own, as the paper's would if it meant them.
 """
 
 from pathlib import Path
@@ -15,6 +16,10 @@ from .errors import QualityError
 SOURCES = {
     "aqs": "the paper's score",
     "aqs_device": "AQS, H and R shifted so that every device has the same mean",
+    "aqs_frames": "AQS with the mean of the frames' entropies, FFT bins",
+    "aqs_plane": "AQS with the entropy of the whole time-frequency plane, FFT bins",
+    "aqs_bins": "AQS with the entropy of the mean power spectrum, FFT bins",
+    "aqs_magnitude": "the same of the mean magnitudes",
     "shuffled": "AQS of another training clip at random",
     "constant": "mean AQS for everyone",
     "device_mean": "mean AQS of the clip's device",
@@ -24,6 +29,10 @@ SOURCES = {
     "clean_cheap": "fitted on known damage to ICBHI train, twenty band features",
     "oracle_snr": "true SNR, synthetic recordings only",
 }
+READINGS = {
+    "aqs_frames": {"scope": "frames"}, "aqs_plane": {"scope": "plane"}, "aqs_bins": {"scope": "mean"},
+    "aqs_magnitude": {"scope": "mean", "power": 1.0},
+}  # fmt: skip
 SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no longer out-of-distribution on SPRSound
 
 
@@ -59,7 +68,7 @@ def training_quality(
     """
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
-    h, r = quality.measure(corpus)[rows].T
+    h, r = quality.measure(corpus, READINGS.get(source, quality.DEFAULT_READING))[rows].T
     device = corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["device"]).to_numpy()[rows]
     devices = device if source == "aqs_device" else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
@@ -69,7 +78,7 @@ def training_quality(
         values = np.full(len(values), values[known].mean())
     elif source == "device_mean":
         values = pd.Series(values).groupby(device).transform("mean").to_numpy()
-    elif source not in ("aqs", "aqs_device"):
+    elif source not in ("aqs", "aqs_device", *READINGS):
         wanted = -values if source == "inverted" else _order(corpus, source, seed)[rows]
         known &= np.isfinite(wanted)
         values = by_rank(wanted, values, known)

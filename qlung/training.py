@@ -19,7 +19,7 @@ from . import features, runs, sources
 from .corpora import CLASSES
 from .errors import ConfigError, TrainingError
 from .evaluation import icbhi_score
-from .model import METHODS, Model, Objective, outputs, predict
+from .model import METHODS, PUBLISHED, Model, Objective, outputs, predict
 from .runs import Run, run_folder
 
 __all__ = ["METHODS", "Config", "Run", "fit", "predict", "run_folder"]
@@ -29,6 +29,7 @@ CHOICES = {
     "checkpoint": ("last", "val", "best_on_test"),
     "precision": ("fp32", "bf16", "fp16"),
     "quality": tuple(sources.SOURCES),
+    "head": ("", "linear", "angular"),
 }
 DIVERGED = 1e4  # far above any loss on cosines (about 2 * 37), and above any a linear head recovers from
 
@@ -45,6 +46,7 @@ class Config:
     ma_update : the family's average of every step's weights with those before it, w <- b w_old + (1 - b) w_new. Adam's
         step is proportional to its rate, so that is a rate of (1 - b) lr: their 0.5 halves every step.
     quality : where the margin's quality comes from, one of ``sources.SOURCES``.
+    head : "" is the method's own; "linear" or "angular" is another reading of a row of Table 3.
     precision : "fp32", or mixed "bf16" or (on a GPU) "fp16"; cosines, margins and losses are fp32 always.
     """
 
@@ -66,6 +68,7 @@ class Config:
     beta: float = 0.3
     normalise: str = "none"
     quality: str = "aqs"
+    head: str = ""
     augment: bool = True
     pretrained: bool = True
     checkpoint: str = "last"
@@ -84,6 +87,8 @@ class Config:
             if value not in CHOICES.get(field.name, (value,)):
                 known = ", ".join(CHOICES[field.name])
                 raise ConfigError(f"unknown {field.name} '{value}': choose from {known}")
+        if self.head and METHODS[self.method][1] in PUBLISHED:
+            raise ConfigError(f"method '{self.method}' has its own head: leave out head='{self.head}'")
         sizes = {name: getattr(self, name) for name in ("epochs", "batch_size", "accumulate", "lr")}
         if not all(size > 0 for size in sizes.values()) or not 0 <= self.ma_update < 1:
             raise ConfigError(f"these must be positive, and 0 <= ma_update < 1: {sizes}, ma_update {self.ma_update}")
@@ -108,6 +113,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # a front end that builds a network must not move the seed
             self._prepare(config, corpus, tests, model.encoder.front_end)
         self.objective = Objective(config, self.counts).to(device)
+        weights = self.objective.weights
+        self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
         lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.rows) / config.batch_size)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps, eta_min=lr / 1000)
@@ -132,9 +139,6 @@ class Trainer:
         self.rows, self.aqs = torch.from_numpy(rows), torch.zeros(len(self.x))
         self.aqs[rows] = torch.tensor(values, dtype=torch.float32)
         self.counts = self.target[self.rows].bincount(minlength=4).tolist()
-        self.weight = torch.ones(len(self.x))
-        if config.method == "ce_weighted":
-            self.weight = (len(rows) / (4 * torch.tensor(self.counts)))[self.target]
 
     def save(self, folder) -> None:
         told = {name: getattr(self, name) for name in ("history", "chosen", "seconds")}

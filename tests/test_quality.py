@@ -406,6 +406,11 @@ def test_every_source_gives_one_value_a_clip(train, source):
     aqs = sources.training_quality(train)[0]
     assert values.shape == (len(train.events),)
     assert ((values >= 0) & (values <= 1)).all()
+    if source in sources.READINGS:
+        h, r = quality.measure(train, sources.READINGS[source]).T
+        assert values.tolist() == quality.QualityScorer().fit(h, r).score(h, r).tolist()
+        assert np.ptp(values - aqs) > 0.01
+        return
     assert values.mean() == pytest.approx(aqs.mean(), abs=1e-6 if source != "aqs_device" else 0.05)
     assert json.loads(json.dumps(told)) == told
     assert told["missing"] == 0
@@ -435,7 +440,7 @@ def test_controls_are_what_they_say(train):
 def test_a_silent_clip_is_neutral_and_counted(train, source, monkeypatch):
     h_r = np.array(quality.measure(train))
     h_r[7] = np.nan, -np.inf
-    monkeypatch.setattr(quality, "measure", lambda corpus: h_r)
+    monkeypatch.setattr(quality, "measure", lambda corpus, reading: h_r)
     values, told = sources.training_quality(train, source)
     assert told["missing"] == 1
     assert values[7] == pytest.approx(np.delete(values, 7).mean(), abs=1e-6)

@@ -198,6 +198,17 @@ def test_accumulation_changes_memory_and_nothing_else(method, flat, train):
     np.testing.assert_allclose(split.history[shown], whole.history[shown], rtol=1e-4)
 
 
+def test_a_row_of_table_3_is_its_margin_and_its_head(flat, train):
+    """+ class margin with the angular classifier is QLung, and QLung with the linear one is + class margin."""
+    histories = {
+        (method, head): train(dataclasses.replace(QUICK, method=method, head=head)).history
+        for method, head in [("class", ""), ("class", "angular"), ("qlung", ""), ("qlung", "linear")]
+    }
+    assert histories["class", "angular"].equals(histories["qlung", ""])
+    assert histories["qlung", "linear"].equals(histories["class", ""])
+    assert not histories["class", ""].equals(histories["qlung", ""])
+
+
 def test_ma_update_halves_every_step(flat, corpora):
     """The family's way, written out: after a step, weights are averaged with those before it."""
 
@@ -241,7 +252,8 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
     ("setting", "message"),
     [({"checkpoint": "best"}, "unknown checkpoint 'best': choose from last, val, best_on_test"),
      ({"precision": "half"}, "unknown precision"), ({"accumulate": 0}, "must be positive"),
-     ({"ma_update": 1.0}, "ma_update"), ({"lr": float("nan")}, "must be positive")],
+     ({"ma_update": 1.0}, "ma_update"), ({"lr": float("nan")}, "must be positive"),
+     ({"head": "cosine"}, "unknown head"), ({"head": "linear", "method": "arcface"}, "'arcface' has its own head")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
