@@ -390,8 +390,8 @@ figures.save(fig, "02-margins", profile, parts)
 # ## Controls
 #
 # If the quality margin helps because it knows quality, it must beat margins of the same sizes given to other clips. The
-# ablation notebook can take its number from any of these sources (`Config(quality=...)`); all but the two flat ones
-# hand out the very same values.
+# ablation notebook can take its number from any of these sources (`Config(quality=...)`). The two flat ones and the
+# other readings of AQS (`aqs_...`) have values of their own; all the rest hand out the very same values.
 
 # %% tags=["check"]
 controls = []
@@ -407,7 +407,7 @@ for name, what in sources.SOURCES.items():
     ordered = values.corr(own["AQS"], method="spearman") if values.std() > 1e-9 else np.nan
     controls.append((name, what, values.mean(), values.std(), ordered, told["missing"], told["sees_sprsound"]))
 controls = pd.DataFrame(controls, columns=["source", "", "mean", "sd", "ρ with AQS", "missing", "saw SPRSound"])
-same = controls[~controls["source"].isin(["aqs_device", "constant", "device_mean"])]
+same = controls[~controls["source"].isin(["aqs_device", "constant", "device_mean", *sources.READINGS])]
 assert np.ptp(same["mean"]) < 1e-3
 controls.round(2)
 
