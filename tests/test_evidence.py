@@ -107,3 +107,37 @@ def test_committed_predictions_name_no_recording(path):
     kept = pd.read_parquet(path)
     assert all(pd.api.types.is_integer_dtype(kept[name]) for name in ("patient_id", "event_id"))
     assert "recording_id" not in kept
+
+
+def test_what_the_readme_says_in_words_is_so():
+    """Its paragraph "In short", sentence by sentence, from the committed predictions."""
+    kept = results.headline()
+    against = results.contrasts(kept).query("backbone != 'cnn'")
+    methods = against[~against["row"].str.contains(" ")]
+    home = methods[methods["corpus"] == "icbhi"]
+    assert home["backbone"].value_counts().to_dict() == {"mn04_frozen": 12, "mn04": 5}
+    assert (home["low"] < 0).all()
+    assert methods[(methods["corpus"] == "sprsound") & (methods["low"] > 0)]["row"].tolist() == ["arcface"]
+    table = evaluation.over_seeds(evaluation.score_table(kept, ["corpus", "backbone", "method", "seed"]),
+                                  ["corpus", "backbone", "method"])  # fmt: skip
+    tuned = table[(table["corpus"] == "icbhi") & (table["backbone"] == "mn04")]
+    assert (tuned["Score mean"] < 50).all()
+    seeds = table.groupby("backbone")["seeds"].unique().explode().to_dict()
+    assert seeds == {"mn04": 5, "mn04_frozen": 10, "cnn": 3}
+    gains = {("quality", "fixed"): 0.75, ("qlung", "class"): 1.45, ("qlung", "ce"): 2.46}
+    for backbone, inside in (("mn04", True), ("mn04_frozen", False)):
+        part = kept[(kept["corpus"] == "icbhi") & (kept["backbone"] == backbone)]
+        for pair, gain in gains.items():
+            found = evaluation.difference(part, *pair)
+            assert found["low"] < 0 < found["high"]
+            assert (gain < found["high"]) == inside
+    tried = pd.concat([results.contrasts(results.evidence(name)) for name in ("ablation", "ledger")])
+    tried = tried[(tried["corpus"] == "icbhi") & tried["row"].str.contains(" ")]
+    shuffled = pd.concat([tried, against])[lambda t: t["row"].str.endswith("quality=shuffled")]
+    assert set(shuffled["backbone"]) == {"mn04", "mn04_frozen"}
+    assert ((shuffled["low"] < 0) & (shuffled["high"] > 0)).all()
+    chosen = tried["row"].str.contains("checkpoint=")
+    assert ((tried["low"] < 0) & (tried["high"] > 0))[~chosen].all()
+    assert ((tried["high"] - tried["low"]) / 2)[~chosen].between(1, 2).mean() > 0.5
+    picked = tried[tried["row"].str.endswith("best_on_test")]["difference"]
+    assert picked.max() > min(gains.values())
