@@ -3,11 +3,14 @@
 import ast
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import jupytext
 import nbformat
@@ -18,6 +21,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from qlung import book, claims, cli, degradations, experiments, geometry, paths
+from qlung.corpora import synthetic
 from qlung.errors import ConfigError, CorpusError, QlungError
 from qlung.training import METHODS
 
@@ -276,6 +280,66 @@ def test_reproduce_writes_a_results_page_and_reuses_what_has_not_changed(small_b
     notebook.write_text(notebook.read_text().replace('data: str = \\"\\"', 'data: str = \\"\\"  # changed'))
     assert book.reproduce("demo")["what"].tolist() == ["reused", "ran"]
     assert "100 %" in capsys.readouterr().out  # not a terminal: plain lines
+
+
+def leavings(home) -> dict:
+    """What a run of the book leaves: bytes of files, outputs of notebooks; without times, memory and widgets' ids."""
+    found = {}
+    for path in sorted(path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"):
+        name, content = str(path.relative_to(home)), path.read_bytes()
+        if path.name == "run.json":
+            content = {k: v for k, v in json.loads(content).items() if k not in ("wall_s", "peak_memory_mb")}
+        elif path.suffix == ".ipynb":
+            cells = [cell for cell in nbformat.reads(content, 4).cells if cell.cell_type == "code"]
+            content = [output for cell in cells if "timed" not in tags(cell) for output in cell.outputs]
+            for output in content:
+                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+        found[name] = content
+    return found
+
+
+@pytest.fixture(scope="module")
+def demo_books(tmp_path_factory):
+    """The demo book, run twice from nothing at once, each time with a cache of its own: two environments."""
+    home, started = tmp_path_factory.mktemp("books"), []
+    for name in ("one", "two"):
+        env = os.environ | {f"QLUNG_{kind}": str(home / name / kind.lower()) for kind in ("RUNS", "CACHE")}
+        command = [sys.executable, "-c", "from qlung.cli import main; main()", "reproduce"]
+        with open(home / f"{name}.log", "w") as log:
+            job = subprocess.Popen(command, env=env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+        started.append((job, env, log.name))
+    for job, _, log in started:
+        assert job.wait() == 0, Path(log).read_text()[-2000:]
+    return [env for _, env, _ in started]
+
+
+def test_two_runs_of_the_demo_book_give_the_same_bytes(demo_books):
+    one, two = (leavings(Path(env["QLUNG_RUNS"]) / "demo") for env in demo_books)
+    assert list(one) == list(two)
+    assert [name for name in one if one[name] != two[name]] == []
+    assert {".png", ".svg", ".csv", ".md", ".ipynb", ".parquet", ".safetensors"} <= {Path(name).suffix for name in one}
+
+
+BATCH = (paths.ROOT / "README.md").read_text().partition("## In batch\n")[2].partition("\n## ")[0]
+LINES = [line for line in re.findall(r"^    (.+)$", BATCH, re.M) if " fetch " not in line and " sweep " not in line]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_the_readmes_commands_run(line, demo_books, tmp_path):
+    """As they stand, but on the demo profile; fetch and sweep have tests of their own."""
+    env = demo_books[0]
+    words = shlex.split(line, comments=True)
+    folder = words.index("--data") if "--data" in words else None
+    if folder:
+        del words[folder : folder + 2]
+    words = ["demo" if word == "sc" else word for word in words]
+    if "papermill" in words[0]:
+        words = [str(tmp_path / word) if word == "out.ipynb" else word for word in words[: words.index("data") - 1]]
+    if "DIR" in words:
+        words[words.index("DIR")] = str(Path(env["QLUNG_CACHE"]) / f"synthetic-{synthetic.VERSION}")
+    words[0] = str(Path(sys.executable).with_name(Path(words[0]).name))
+    done = subprocess.run(words, cwd=paths.ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == int("verify" in words), done.stdout + done.stderr  # the synthetic corpora are partial
 
 
 def test_train_from_the_command_line_prints_scores(small_book):
