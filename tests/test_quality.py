@@ -313,6 +313,21 @@ def test_ladder_and_what_follows_it(synthetic_root):
     assert told.loc["noise", "rho"] > 0.5
 
 
+def test_what_only_rounding_moves_follows_nothing(synthetic_root):
+    corpus = degradations.sample(load_corpus("icbhi", synthetic_root).select("train"), 10)
+    table = degradations.ladder(corpus)
+    spread = table.loc[table["kind"] == "none", "flux"].std()
+    told = []
+    for seed in range(3):  # as three processors might round; on no grid, for a grid's lines part what is equal
+        jitter = 1e-3 * spread * np.random.default_rng(seed).uniform(-1, 1, len(table))
+        told.append(degradations.follows(table.assign(flux=table["flux"] + jitter), "flux").set_index("kind"))
+        assert told[-1].loc["gain", "rho"] == 0  # flux doesn't know the gain
+        assert told[-1].loc["gain", "monotone"] == 1
+    rhos = pd.concat([one["rho"] for one in told], axis=1)
+    assert (rhos.max(axis=1) - rhos.min(axis=1)).max() < 0.05
+    assert (rhos.loc["dropouts"] > 0.5).all()
+
+
 # Learned models
 
 
