@@ -64,8 +64,14 @@ def sweep(
 
 
 @app.command()
-def check(profile: str = "demo", data: str = "") -> None:
+def check(
+    profile: str = "demo", data: str = "",
+    committed: Annotated[bool, typer.Option("--committed", help="from the studies in figures/, without data")] = False,
+) -> None:  # fmt: skip
     """Judge the paper's claims from a profile's runs and write its results page."""
+    if committed:
+        show(claims.judge("sc", results.headline()), "claims, judged on the committed studies of real recordings")
+        return
     with book.progress("training") as say:
         predictions = experiments.train_all(profile, data, say)
     results.write_results(profile, predictions)

@@ -239,6 +239,7 @@ def test_claims_name_known_methods_and_profiles():
     for row in rows:
         assert set(row["judged_on"]) <= set(profiles)
         assert {row.get("better", "ce"), row.get("than", "ce")} <= set(METHODS)
+        assert ("better" in row) == bool(row.get("confirmed_if")) == bool(row.get("contradicted_if"))
 
 
 SMALL = """
