@@ -171,10 +171,13 @@ assert np.allclose(evaluation.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
 # %% tags=["nbval-ignore-output"]
 backbones = list(compared["backbone"].unique())
 fig, axes = plt.subplots(len(backbones), 2, figsize=(7, 3.1 * len(backbones)), squeeze=False)
+counts = []
 for line, backbone in zip(axes, backbones, strict=True):
     for ax, method in zip(line, ("ce", "qlung"), strict=True):
         part = compared[(compared["backbone"] == backbone) & (compared["method"] == method)]
         counted = evaluation.confusion(part["label"], part["predicted"])
+        table = pd.DataFrame(counted, CLASSES, CLASSES).rename_axis("true")
+        counts.append(table.assign(backbone=backbone, method=method))
         share = 100 * counted / counted.sum(1, keepdims=True)
         _ = ax.imshow(share, vmin=0, vmax=100, cmap="Blues")
         _ = [ax.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center",
@@ -182,7 +185,7 @@ for line, backbone in zip(axes, backbones, strict=True):
         _ = ax.set_xticks(range(4), CLASSES), ax.set_yticks(range(4), CLASSES)
         _ = ax.set(title=f"{backbone}, {figures.METHOD_NAMES[method]}", xlabel="predicted", ylabel="true")
         ax.grid(visible=False)
-figures.save(fig, "06-confusion", profile)
+figures.save(fig, "06-confusion", profile, pd.concat(counts).reset_index())
 
 # %% [markdown]
 # ## Does it know when it is wrong?

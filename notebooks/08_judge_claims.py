@@ -37,8 +37,17 @@ from qlung.margins import AngularClassifier, QLungLoss
 
 _ = torch.manual_seed(0)
 figures.use_style()
-pd.set_option("display.max_colwidth", 100)
+pd.set_option("display.max_colwidth", 250)
 predictions = experiments.train_all(profile, data)
+
+# %% [markdown]
+# ## What would confirm or contradict a claim
+#
+# From `claims.toml`. Only a profile that a claim names can do either; there an interval that holds 0 leaves it "not
+# confirmed".
+
+# %%
+pd.DataFrame(claims.load()).set_index("id")[["paper", "confirmed_if", "contradicted_if"]].dropna()
 
 # %% [markdown]
 # ## The verdicts
