@@ -231,8 +231,9 @@ def rebuild() -> list[Path]:
     begin, end = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
     before, _, rest = readme.read_text().partition(begin)
     first = scores(kept[kept["method"].isin(["ce", "qlung"])])[1]
-    at = dict.fromkeys(kept["backbone"], "RESULTS.md") | {"mn04": "figures/depth/results.md"}
-    shown_first = pretty(first).assign(backbone=[f"[{b}]({at[b]})" if b in at else b for b in first["backbone"]])
-    table = markdown(shown_first) + "\n" + markdown(claims.judge("sc", kept))
+    at = dict.fromkeys(kept["backbone"], "RESULTS.md")
+    at |= dict.fromkeys(evidence("depth")["backbone"], "figures/depth/results.md")
+    linked = pretty(first).assign(backbone=[f"[{b}]({at[b]})" if b in at else b for b in first["backbone"]])
+    table = markdown(linked) + "\n" + markdown(claims.judge("sc", kept))
     text = before + begin + table + end + rest.partition(end)[2]
     return [*written, paths.write_atomically(readme, lambda part: part.write_text(text))]
