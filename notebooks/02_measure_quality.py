@@ -152,7 +152,7 @@ figures.save(fig, "02-class-device", profile, described)
 # scores stand beside AQS, introduced below; `clean_cheap` was fitted on damage of these very kinds. In the figure: mean
 # and sd over clips, in sds of the undamaged clips.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 sampled = degradations.sample(train, 300 if profile != "demo" else 60)
 damage = degradations.ladder(sampled)
 damage["AQS"] = scorer.score(damage["H"], damage["R"])
@@ -181,14 +181,17 @@ for column, (kind, (unit, amounts)) in zip(axes.T, degradations.LADDERS.items(),
 _ = [(ax.set_ylabel("change [sd]"), ax.legend(loc="best")) for ax in axes[:, 0]]
 figures.save(fig, "02-damage", profile, follow)
 
+# %% [markdown]
+# The same in words: what `nbval` compares. It does not compare the digits above: with 60 clips one clip's tie moves ρ
+# by some thousandths, and processors round differently.
+
 # %% tags=["check"]
-aqs_follows = follow[follow["score"] == "AQS"].set_index("kind")
-cases = [aqs_follows["high"] < -0.5, aqs_follows["low"] > 0.5, aqs_follows["rho"] == 0]
-verdict = np.select(cases, ["falls", "RISES", "does not move"], "follows weakly or not at all")
+cases = [follow["rho"] < -0.5, follow["rho"] > 0.5, follow["rho"].abs() < 0.01]
+follow["as damage grows"] = np.select(cases, ["falls", "RISES", "does not move"], "hardly follows")
 clean_follows = follow[follow["score"] == "clean_cheap"].set_index("kind")["rho"]
 assert abs(clean_follows["gain"]) < 0.1 < abs(clean_follows["noise"])  # its features do not know the gain
-assert aqs_follows["rho"].between(-1, 1).all()
-pd.DataFrame({"AQS, as damage grows": verdict}, index=aqs_follows.index)
+assert follow["rho"].between(-1, 1).all()
+follow.pivot_table(index="score", columns="kind", values="as damage grows", aggfunc="first", sort=False)
 
 # %% [markdown]
 # On synthetic recordings the true signal-to-noise ratio of every clip is known too.
