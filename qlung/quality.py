@@ -11,6 +11,7 @@ from .errors import QualityError
 
 SCOPES = ("frames", "mean", "plane")
 BINS = ("linear", "logmel")
+HEARD = ("clip", "cycle", "recording")
 NORMALISERS = ("none", "percentile", "minmax", "zscore", "rank")
 CACHE_BYTES = 1 << 21  # spectra of this size stay in a core's cache: twice as fast as a batch of 16 at once
 
@@ -257,12 +258,31 @@ DEFAULT_READING = {"scope": "mean", "bins": "logmel", "power": 2.0}
 RATE = 16000
 
 
-def measure(corpus, reading: dict = DEFAULT_READING) -> np.ndarray:
-    """H and R [dBFS] of every event at 16 kHz, padded to 8 s: array [events, 2], cached, in ``corpus.events`` order."""
-    key = {"corpus": corpus.fingerprint(), **reading, "code": features.source_key(spectral_entropy, audio.fade)}
+def measure(corpus, reading: dict = DEFAULT_READING, heard: str = "clip") -> np.ndarray:
+    """H and R [dBFS] of every event at 16 kHz: array [events, 2], cached, in ``corpus.events`` order.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    reading : dict
+        Arguments of `spectral_entropy`.
+    heard : {"clip", "cycle", "recording"}
+        The clip that a model hears, cut or repeated to 8 s; the event as long as it is; or its whole recording.
+    """
+    if heard not in HEARD:
+        raise QualityError(f"unknown heard={heard!r}: choose from {', '.join(HEARD)}")
+    key = {"corpus": corpus.fingerprint(), **reading, "heard": heard}
+    key["code"] = features.source_key(spectral_entropy, audio.fade)
 
     def both(clips: Tensor) -> np.ndarray:
         return torch.stack([spectral_entropy(clips, RATE, **reading), rms_dbfs(clips)], 1).double().numpy()
 
-    rows = len(corpus.events)
-    return features.cached_array("quality", key, lambda: audio.map_clips(corpus, RATE, 8.0, both), rows=rows)
+    def one_by_one():
+        if heard == "cycle":
+            return (both(torch.from_numpy(clip)[None]) for _, clip in audio.clips(corpus, RATE, seconds=None))
+        told = corpus.recordings[corpus.recordings["recording_id"].isin(corpus.events["recording_id"])]
+        every = {r.recording_id: both(torch.from_numpy(audio.read(r.path, RATE)[0])[None]) for r in told.itertuples()}
+        return (every[name] for name in corpus.events["recording_id"])
+
+    build = one_by_one if heard != "clip" else lambda: audio.map_clips(corpus, RATE, 8.0, both)
+    return features.cached_array("quality", key, build, rows=len(corpus.events))

@@ -172,11 +172,19 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{"p Holm": evaluation.holm(table[[f"p {unit}" for unit in UNITS]].max(axis=1))})
 
 
-def evidence(profile: str) -> pd.DataFrame:
-    """The committed predictions of a study; patients and events are numbers."""
-    path = paths.ROOT / "figures" / profile / "predictions.parquet"
+def histories(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
+    """history.csv of every run behind a table of predictions, stacked, with backbone, method, seed and run."""
+    out = []
+    for row in predictions[["backbone", "method", "seed", "run"]].drop_duplicates().to_dict("records"):
+        out.append(pd.read_csv(paths.runs_dir(profile) / _folder(row) / "history.csv").assign(**row))
+    return pd.concat(out, ignore_index=True)
+
+
+def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
+    """A committed table of a study: its "predictions" (patients and events are numbers) or its runs' "histories"."""
+    path = paths.ROOT / "figures" / profile / f"{table}.parquet"
     if not path.is_file():
-        raise ConfigError(f"no study of profile '{profile}' is committed ('{path}'): `qlung evidence` writes it")
+        raise ConfigError(f"no {table} of profile '{profile}' are committed ('{path}'): `qlung evidence` writes them")
     return pd.read_parquet(path)
 
 
@@ -184,8 +192,8 @@ def publish(profile: str, data: str = "", say=lambda share, line: None) -> list[
     """Write what is committed of a study: figures/<profile>/, and from that RESULTS.md and the README's table.
 
     Predictions go in without names of recordings: patients and events are numbered, so that tables and intervals can
-    be computed again without any recording and without training. Probabilities and cosines go in for methods, not for
-    their variants.
+    be computed again without any recording and without training. Probabilities, cosines and histories go in for
+    methods, not for their variants.
     """
     predictions, home = experiments.train_all(profile, data, say), paths.ROOT / "figures" / profile
     kept = predictions[EVIDENCE + DETAILS].copy()
@@ -199,6 +207,8 @@ def publish(profile: str, data: str = "", say=lambda share, line: None) -> list[
     for old in [*home.glob("*.*"), *home.glob("runs/*.json")]:
         old.unlink()
     kept.to_parquet(home / "predictions.parquet", index=False, compression="zstd")
+    curves = histories(profile, predictions[~predictions["method"].str.contains(" ")])
+    curves.to_parquet(home / "histories.parquet", index=False, compression="zstd")
     for run in kept[["backbone", "method", "run"]].drop_duplicates().itertuples():
         record = paths.runs_dir(profile) / _folder(run._asdict()) / "run.json"
         shutil.copyfile(record, home / "runs" / f"{run.run}.json")

@@ -20,6 +20,8 @@ SOURCES = {
     "aqs_plane": "AQS with the entropy of the whole time-frequency plane, FFT bins",
     "aqs_bins": "AQS with the entropy of the mean power spectrum, FFT bins",
     "aqs_magnitude": "the same of the mean magnitudes",
+    "aqs_cycle": "AQS of the cycle before it is repeated to 8 s",
+    "aqs_recording": "AQS of the whole recording, for each of its cycles",
     "shuffled": "AQS of another training clip at random",
     "constant": "mean AQS for everyone",
     "device_mean": "mean AQS of the clip's device",
@@ -29,10 +31,14 @@ SOURCES = {
     "clean_cheap": "fitted on known damage to ICBHI train, twenty band features",
     "oracle_snr": "true SNR, synthetic recordings only",
 }
-READINGS = {
-    "aqs_frames": {"scope": "frames"}, "aqs_plane": {"scope": "plane"}, "aqs_bins": {"scope": "mean"},
-    "aqs_magnitude": {"scope": "mean", "power": 1.0},
-}  # fmt: skip
+READINGS = {  # what each of them asks of `quality.measure`
+    "aqs_frames": {"reading": {"scope": "frames"}},
+    "aqs_plane": {"reading": {"scope": "plane"}},
+    "aqs_bins": {"reading": {"scope": "mean"}},
+    "aqs_magnitude": {"reading": {"scope": "mean", "power": 1.0}},
+    "aqs_cycle": {"heard": "cycle"},
+    "aqs_recording": {"heard": "recording"},
+}
 SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no longer out-of-distribution on SPRSound
 
 
@@ -68,7 +74,7 @@ def training_quality(
     """
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
-    h, r = quality.measure(corpus, READINGS.get(source, quality.DEFAULT_READING))[rows].T
+    h, r = quality.measure(corpus, **READINGS.get(source, {}))[rows].T
     device = corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["device"]).to_numpy()[rows]
     devices = device if source == "aqs_device" else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from qlung import backbones, degradations, learned, quality, scores, sources, training
+from qlung import audio, backbones, degradations, learned, quality, scores, sources, training
 from qlung.corpora import load_corpus
 from qlung.errors import ConfigError, QualityError, WeightsError
 
@@ -422,9 +422,9 @@ def test_every_source_gives_one_value_a_clip(train, source):
     assert values.shape == (len(train.events),)
     assert ((values >= 0) & (values <= 1)).all()
     if source in sources.READINGS:
-        h, r = quality.measure(train, sources.READINGS[source]).T
+        h, r = quality.measure(train, **sources.READINGS[source]).T
         assert values.tolist() == quality.QualityScorer().fit(h, r).score(h, r).tolist()
-        assert np.ptp(values - aqs) > 0.01
+        assert np.ptp(values - aqs) > 1e-3
         return
     assert values.mean() == pytest.approx(aqs.mean(), abs=1e-6 if source != "aqs_device" else 0.05)
     assert json.loads(json.dumps(told)) == told
@@ -432,6 +432,23 @@ def test_every_source_gives_one_value_a_clip(train, source):
     assert told["sees_sprsound"] == source.startswith("learned")
     if source not in ("constant", "device_mean", "aqs_device", "oracle_snr"):
         assert np.sort(values) == pytest.approx(np.sort(aqs))
+
+
+def test_what_is_heard_is_the_clip_the_cycle_or_the_recording(train):
+    cycles = [torch.from_numpy(samples) for _, samples in audio.clips(train, RATE, seconds=None)]
+    h, r = quality.measure(train, heard="cycle").T
+    want = [quality.spectral_entropy(x, RATE, **quality.DEFAULT_READING) for x in cycles]
+    assert h == pytest.approx(np.array(want), abs=1e-6)
+    assert r == pytest.approx([float(quality.rms_dbfs(x)) for x in cycles], abs=1e-4)
+    whole = pd.DataFrame(quality.measure(train, heard="recording"), columns=["H", "R"])
+    own = whole.groupby(train.events["recording_id"])
+    assert (own.nunique() == 1).all(axis=None)
+    assert own.ngroups > 1
+    first = train.recordings.iloc[0]
+    samples = torch.from_numpy(audio.read(first["path"], RATE)[0])
+    assert own["R"].first()[first["recording_id"]] == pytest.approx(float(quality.rms_dbfs(samples)), abs=1e-4)
+    with pytest.raises(QualityError, match="unknown heard='padded': choose from clip, cycle, recording"):
+        quality.measure(train, heard="padded")
 
 
 def test_controls_are_what_they_say(train):
