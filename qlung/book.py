@@ -62,7 +62,7 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> Path:
 def _key(notebook: Path, parameters: dict, corpora) -> str:
     """Hash of all a notebook's result depends on: its source, qlung, profiles, claims, committed studies and data."""
     code = [notebook, paths.EXPERIMENTS, paths.CLAIMS, *sorted((paths.ROOT / "qlung").rglob("*.py"))]
-    code += sorted(paths.ROOT.glob("figures/*/predictions.parquet"))
+    code += sorted(paths.ROOT.glob("figures/*/*.parquet"))
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
     for path in code:
         digest.update(path.read_bytes())

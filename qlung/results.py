@@ -96,14 +96,7 @@ test; ± is the sample standard deviation over seeds. Always answering "normal" 
 {markdown(counts)}
 ## Mean over seeds
 {markdown(pretty(table))}
-## Differences
-Every method against CE and every variant against its method, with 95 % intervals over patients and seeds (bootstrap, \
-the same draws for both). p: by swapping the two methods' answers patient by patient, and seed by seed; "p Holm": the \
-larger of the two, corrected for the {len(against)} comparisons on this page. Of twenty intervals one excludes 0 by \
-chance: a row alone proves little.
-
-{markdown(against)}
-## Every measure
+{_differences_section(against)}## Every measure
 Mean over seeds, in percent; notebook 06 says what each one is. Probabilities of variants (two words) are not kept.
 
 {markdown(every)}
@@ -111,6 +104,20 @@ Mean over seeds, in percent; notebook 06 says what each one is. Probabilities of
 {markdown(runs)}
 ## Figures
 {"".join(f"![{path.rsplit('/', 1)[-1]}]({path}){chr(10)}" for path in pictures)}"""
+
+
+def _differences_section(against: pd.DataFrame) -> str:
+    """The table of `contrasts` as a section, where a study has any."""
+    if not len(against):
+        return ""
+    return f"""## Differences
+Every method against CE and every variant against its method, with 95 % intervals over patients and seeds (bootstrap, \
+the same draws for both). p: by swapping the two methods' answers patient by patient, and seed by seed; "p Holm": the \
+larger of the two, corrected for the {len(against)} comparisons on this page. Of twenty intervals one excludes 0 by \
+chance: a row alone proves little.
+
+{markdown(against)}
+"""
 
 
 def _claims_section(profile: str, predictions: pd.DataFrame) -> str:
