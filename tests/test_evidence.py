@@ -111,6 +111,28 @@ def test_committed_predictions_name_no_recording(path):
     assert "recording_id" not in kept
 
 
+@pytest.mark.parametrize(("backbone", "study"), [("mn04", "depth"), ("mn04_frozen", "sc")])
+def test_training_again_gave_the_same_predictions(backbone, study):
+    """`steady` was trained from nothing, commits later than the studies that its rows come from."""
+    key = ["corpus", "method", "seed", "event_id"]
+    again, first = (kept[kept["backbone"] == backbone] for kept in map(results.evidence, ("steady", study)))
+    both = again.merge(first, on=key, suffixes=("", " before"), validate="one_to_one")
+    assert len(both) == len(again) > 20_000
+    for name in ("label", "predicted", "p0", "p3", "c0", "c3"):
+        assert (both[name] == both[f"{name} before"]).all(), name
+    assert not set(again["run"]) & set(first["run"])
+
+
+def test_committed_histories_are_those_of_the_committed_runs():
+    curves, kept = results.evidence("steady", "histories"), results.evidence("steady")
+    assert set(curves["run"]) == set(kept["run"])
+    assert curves.groupby("backbone")["epoch"].max().to_dict() == {"mn04": 8, "mn04_frozen": 30}
+    drawn = pd.read_csv(paths.ROOT / "figures/sc/04-curves.csv")
+    assert set(drawn["gamma"]) == {0.5}  # the methods themselves, no variant
+    with pytest.raises(ConfigError, match="no histories of profile 'folds' are committed"):
+        results.evidence("folds", "histories")
+
+
 def test_committed_pictures_carry_their_numbers():
     pictures = sorted(paths.ROOT.glob("figures/*/*.png"))
     assert len(pictures) > 20
