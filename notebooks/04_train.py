@@ -14,7 +14,7 @@
 #
 # **You will hold:** trained runs of cross-entropy and of QLung, the curves of their training, and the folder each run
 # leaves behind.
-# **Stands for:** the paper's training section. **Costs:** about a minute (demo), half an hour once (sc, two cores).
+# **Stands for:** the paper's training section. **Costs:** about a minute (demo), most of an hour once (sc, two cores).
 #
 # The loop is `qlung.training.fit`, one screen of plain PyTorch. A finished run is a folder and is reused; a changed
 # setting, corpus or line of code makes a new one; a killed one goes on from its last epoch. `qlung sweep` runs this
@@ -43,8 +43,8 @@ from qlung.training import METHODS, fit
 _ = torch.manual_seed(0)
 figures.use_style()
 train, tests = experiments.parts(profile, data, table)[0]
-chosen = experiments.load_profile(profile, table).configs(backbone, method, seed)
-configs = [config for config in chosen if method or config.method in ("ce", "qlung")]
+rows = experiments.load_profile(profile, table).rows(backbone, method, seed)
+configs = [config for label, config in rows if label in (("ce", "qlung") if not method else (method,))]
 
 # %% [markdown]
 # ## The methods

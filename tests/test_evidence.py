@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from typer.testing import CliRunner
 
 from qlung import claims, cli, evaluation, geometry, paths, results
@@ -189,3 +190,14 @@ def test_what_the_readme_says_in_words_is_so():
     assert ((tried["high"] - tried["low"]) / 2)[~chosen].between(1, 2).mean() > 0.5
     picked = tried[tried["row"].str.endswith("best_on_test")]["difference"]
     assert picked.max() > min(gains.values())
+    curves = results.evidence("steady", "histories")
+    spread = curves.assign(spread=curves["grad_norm_sd"] / curves["grad_norm"])
+    for backbone, part in kept.groupby("backbone"):
+        seeds = dict(
+            iter(evaluation.score_table(part, ["corpus", "method", "seed"]).groupby(["corpus", "method"])["Score"])
+        )
+        if backbone != "cnn":
+            pairs = [(seeds[corpus, "quality"], seeds[corpus, "class"]) for corpus in ("icbhi", "sprsound")]
+            assert all(stats.levene(*pair).pvalue > 0.05 for pair in pairs)
+            steps = spread[spread["backbone"] == backbone].pivot_table("spread", "seed", "method")
+            assert stats.ttest_rel(steps["class"], steps["quality"]).pvalue > 0.05
