@@ -472,7 +472,7 @@ def test_controls_are_what_they_say(train):
 def test_a_silent_clip_is_neutral_and_counted(train, source, monkeypatch):
     h_r = np.array(quality.measure(train))
     h_r[7] = np.nan, -np.inf
-    monkeypatch.setattr(quality, "measure", lambda corpus, reading: h_r)
+    monkeypatch.setattr(quality, "measure", lambda corpus: h_r)
     values, told = sources.training_quality(train, source)
     assert told["missing"] == 1
     assert values[7] == pytest.approx(np.delete(values, 7).mean(), abs=1e-6)
