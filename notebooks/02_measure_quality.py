@@ -110,19 +110,10 @@ figures.save(fig, "02-readings", profile, readings)
 # alike.
 #
 # Nor does the paper say *on which audio* the score is taken: on the clip that the model hears (the cycle, repeated to
-# 8 s or cut there; the default here), on the cycle as long as it is, or on its whole recording?
-
-# %%
-heard = {}
-for what in quality.HEARD:
-    h_r = quality.measure(train, heard=what)
-    heard[what] = quality.QualityScorer().fit(*h_r.T).score(*h_r.T)
-heard = pd.DataFrame(heard)
-heard.agg(["mean", "std"]).T.assign(**{"order kept": heard.corr("spearman")["clip"]}).round(2)
-
-# %% [markdown]
-# Repeating changes next to nothing. The whole recording, whose cycles then share one score, orders the clips nearly
-# alike too: AQS tells recordings apart rather than cycles. Both were trained with (notebook 08, the open choices).
+# 8 s or cut there; the default here), on the cycle as long as it is, or on its whole recording? The last table has the
+# other two, as `aqs_cycle` and `aqs_recording`. Repeating changes next to nothing; the whole recording, whose cycles
+# then share one score, orders the clips nearly alike too: AQS tells recordings apart rather than cycles. Both were
+# trained with (notebook 08, the open choices).
 #
 # ## Who gets which score?
 

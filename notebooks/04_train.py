@@ -44,7 +44,8 @@ _ = torch.manual_seed(0)
 figures.use_style()
 train, tests = experiments.parts(profile, data, table)[0]
 rows = experiments.load_profile(profile, table).rows(backbone, method, seed)
-configs = [config for label, config in rows if label in (("ce", "qlung") if not method else (method,))]
+wanted = [method] if method else ["ce", "qlung"]
+configs = [config for label, config in rows if label in wanted]
 
 # %% [markdown]
 # ## The methods
