@@ -24,10 +24,10 @@ import torch
 from torchaudio import functional
 from torchaudio.compliance import kaldi
 
-from qlung import audio, cache, features, paths
-from qlung.corpora import load_corpus
+from qlung import audio, cache, load_corpus, paths
+from qlung.audio import frontends
 
-FRONT_END = features.FrontEnd("ast", 16000)
+FRONT_END = frontends.FrontEnd("ast", 16000)
 RATE = FRONT_END.sample_rate
 
 
@@ -42,7 +42,7 @@ def reference_fbank(clip: torch.Tensor) -> torch.Tensor:
     """One clip [n] as the reference makes it: [frames, 128]."""
     mel = kaldi.fbank(clip[None], htk_compat=True, sample_frequency=RATE, use_energy=False, window_type="hanning",
                       num_mel_bins=128, dither=0.0, frame_shift=10)  # fmt: skip
-    return (mel - features.AST_MEAN) / (2 * features.AST_STD)
+    return (mel - frontends.AST_MEAN) / (2 * frontends.AST_STD)
 
 
 def reference_read(path: str) -> np.ndarray:
@@ -66,11 +66,11 @@ def reference_preparation(corpus) -> np.ndarray:
 def front_end(corpus, clips: int = 160, rounds: int = 3) -> dict:
     """Our batched filter bank against torchaudio's, on one thread, alternating; best of ``rounds``."""
     torch.set_num_threads(1)
-    few = [torch.from_numpy(clip) for _, clip in zip(range(clips), (c for _, c in audio.clips(corpus, RATE)))]  # noqa: B905
+    few = [torch.from_numpy(clip) for _, clip in zip(range(clips), (c for _, c in audio.cut_clips(corpus, RATE)))]  # noqa: B905
     groups = [torch.stack(few[i : i + audio.FEW]) for i in range(0, clips, audio.FEW)]
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(timed(lambda: torch.cat([features.ast_fbank(group, RATE) for group in groups])))
+        ours.append(timed(lambda: torch.cat([frontends.ast_fbank(group, RATE) for group in groups])))
         theirs.append(timed(lambda: torch.stack([reference_fbank(clip) for clip in few])))
     difference = (ours[-1][2] - theirs[-1][2]).abs().max().item()
     best = min(wall for wall, *_ in ours), min(wall for wall, *_ in theirs)
@@ -83,7 +83,7 @@ def whole(root: Path) -> dict:
 
     def prepare():
         corpus = load_corpus("icbhi", root)
-        return corpus, features.extract(corpus, FRONT_END)
+        return corpus, frontends.extract(corpus, FRONT_END)
 
     cold, busy, (corpus, ours) = timed(prepare)
     reference, _, theirs = timed(lambda: reference_preparation(corpus))
@@ -146,7 +146,7 @@ def grow_once(root: Path, times: int) -> dict:
         events=corpus.events[corpus.events["recording_id"].isin(few)],
     )  # fmt: skip
     before = peak_mb()
-    seconds, busy, array = timed(lambda: features.extract(repeated(part, times), FRONT_END))
+    seconds, busy, array = timed(lambda: frontends.extract(repeated(part, times), FRONT_END))
     return {"times": times, "events": len(array), "seconds": seconds, "cores_busy": busy / seconds,
             "array_mb": array.nbytes / 1e6, "before_mb": before, "peak_mb": peak_mb()}  # fmt: skip
 

@@ -18,12 +18,18 @@ import scipy.stats
 import torch
 from torch.nn import functional as F
 
-from qlung import quality, scores, training
+from qlung import quality, training
 from qlung.errors import WeightsError
-from qlung.model import Model, Objective
+from qlung.margins import Objective
+from qlung.quality import indicators
+from qlung.training import Model
 
 RATE, SECONDS, CLIPS = 16000, 8.0, 16
-READINGS = {"default (mean, log-mel)": quality.DEFAULT_READING, "mean, power": {"scope": "mean"}, "frames, power": {}}
+DEFINITIONS = {
+    "default (mean, log-mel)": quality.DEFAULT_DEFINITION,
+    "mean, power": {"scope": "mean"},
+    "frames, power": {},
+}
 
 
 def per_clip_librosa(clips: np.ndarray) -> None:
@@ -65,7 +71,7 @@ def growth_mb(clips: int) -> float:
     """Growth of this process's peak memory while scoring that many clips, a batch at a time."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(clips // CLIPS):
-        quality.spectral_entropy(0.1 * torch.randn(CLIPS, int(RATE * SECONDS)), RATE, **quality.DEFAULT_READING)
+        quality.spectral_entropy(0.1 * torch.randn(CLIPS, int(RATE * SECONDS)), RATE, **quality.DEFAULT_DEFINITION)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
@@ -76,15 +82,15 @@ def main(repeats: int = 7) -> dict:
     growth = growth_mb(64), growth_mb(640)  # first: a peak reached by training would hide it
     wave = 0.1 * torch.randn(CLIPS, int(RATE * SECONDS))
     padded = F.pad(wave.unfold(-1, 400, 160), (0, 112)).contiguous()
-    small = 0.1 * torch.randn(CLIPS, int(scores.RATE * SECONDS))
+    small = 0.1 * torch.randn(CLIPS, int(indicators.RATE * SECONDS))
     clips = wave.numpy()
     jobs = {name: lambda reading=reading: (quality.spectral_entropy(wave, RATE, **reading), quality.rms_dbfs(wave))
-            for name, reading in READINGS.items()}  # fmt: skip
+            for name, reading in DEFINITIONS.items()}  # fmt: skip
     jobs |= {
         "FFT alone": lambda: torch.fft.rfft(padded),
         "per-clip librosa (frames, power)": lambda: per_clip_librosa(clips),
-        "learned_cheap's features": lambda: scores.band_features(small),
-        "all other scores": lambda: scores.signal_scores(small),
+        "learned_cheap's features": lambda: indicators.band_features(small),
+        "all other scores": lambda: indicators.signal_scores(small),
     }
     left_out = []
     for backbone in ("cnn", "mn04"):
@@ -99,9 +105,9 @@ def main(repeats: int = 7) -> dict:
         "machine": platform.processor() or platform.machine(), "threads": 1, "repeats": repeats,
         "batch": f"{CLIPS} clips of {SECONDS:g} s at {RATE} Hz",
         "milliseconds": {name: round(1e3 * s, 2) for name, s in seconds.items()},
-        "times_real_time": {name: round(CLIPS * SECONDS / seconds[name]) for name in [*READINGS, "FFT alone"]},
+        "times_real_time": {name: round(CLIPS * SECONDS / seconds[name]) for name in [*DEFINITIONS, "FFT alone"]},
         "times_faster_than_librosa": round(seconds["per-clip librosa (frames, power)"] / seconds["frames, power"], 2),
-        "share_of_bound": {name: round(seconds["FFT alone"] / seconds[name], 2) for name in READINGS},
+        "share_of_bound": {name: round(seconds["FFT alone"] / seconds[name], 2) for name in DEFINITIONS},
         "aqs_online_percent_of_step": {name: round(100 * aqs / seconds[name], 1) for name in steps},
         "aqs_online_percent_of_step_and_front_end": {
             name: round(100 * aqs / (seconds[name] + seconds[name.replace("step", "front end")]), 1) for name in steps

@@ -22,8 +22,8 @@ import torch
 from distributed import as_completed
 
 from qlung import quality
+from qlung.book.sweep import connect
 from qlung.paths import write_atomically
-from qlung.sweep import connect
 
 SECONDS = 8
 
@@ -38,7 +38,7 @@ def score_shard(number: int, clips: int, folder: str) -> tuple[int, float, float
     breath = 0.02 + 0.1 * np.abs(np.sin(np.linspace(0, 8, samples.shape[1], dtype=np.float32)))
     waves = torch.from_numpy(samples * breath)
     before = time.perf_counter()
-    h, r = quality.spectral_entropy(waves, quality.RATE, **quality.DEFAULT_READING), quality.rms_dbfs(waves)
+    h, r = quality.spectral_entropy(waves, quality.RATE, **quality.DEFAULT_DEFINITION), quality.rms_dbfs(waves)
     scoring = time.perf_counter() - before
     table = pd.DataFrame({"shard": number, "clip": range(clips), "entropy": h, "rms_dbfs": r})
     write_atomically(target, lambda part: table.to_parquet(part, index=False))

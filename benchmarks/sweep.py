@@ -16,12 +16,11 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # counted when torch is imported
 
-from qlung.sweep import plan, sweep
+from qlung.book.sweep import plan, sweep
 
 TABLE = """
 [profiles.demo]
-corpora = "synthetic"
-subset = ""
+corpora = ["synthetic-icbhi", "synthetic-sprsound"]
 [profiles.demo.backbones.cnn]
 methods = ["qlung"]
 seeds = {seeds}

@@ -20,9 +20,10 @@ import time
 import numpy as np
 import torch
 
-from qlung import audio, features, quality, training
-from qlung.corpora import load_corpus
-from qlung.model import Model, Objective
+from qlung import audio, load_corpus, quality, training
+from qlung.audio import frontends
+from qlung.margins import Objective
+from qlung.training import Model
 
 EPOCHS, CLIPS = 3, 24  # clips of each class
 
@@ -32,7 +33,7 @@ def plain(config, corpus) -> tuple[list, list]:
     torch.manual_seed(config.seed)
     generator, model = torch.Generator().manual_seed(config.seed), Model(config)
     front_end, objective = model.encoder.front_end, Objective(config, corpus.counts())
-    waves = [torch.from_numpy(clip) for _, clip in audio.clips(corpus, front_end.sample_rate)]
+    waves = [torch.from_numpy(clip) for _, clip in audio.cut_clips(corpus, front_end.sample_rate)]
     target = torch.tensor(corpus.events["label"].to_numpy())
     measured = quality.measure(corpus)
     aqs = torch.tensor(quality.QualityScorer().fit(*measured.T).score(*measured.T), dtype=torch.float32)
@@ -60,7 +61,7 @@ def ours(config, corpus) -> tuple[list, list, float]:
     ticks = [time.perf_counter()]
     with tempfile.TemporaryDirectory() as home:
         os.environ["QLUNG_RUNS"] = home
-        run = training.fit(config, corpus, say=lambda epoch, line: ticks.append(time.perf_counter()))
+        run = training.fit(config, corpus, progress=lambda epoch, line: ticks.append(time.perf_counter()))
     seconds = np.diff(ticks).tolist()  # the first has the set-up in it, features among it
     x = training.Trainer(config, corpus, {}, torch.device("cpu")).x
     started = time.perf_counter()
@@ -87,10 +88,10 @@ def compare(backbone: str, corpus) -> dict:
 def front_ends() -> dict:
     """Milliseconds per 8 s clip of the front ends and of the quality measure, on clips in memory."""
     jobs = {
-        "ast_fbank": lambda: features.ast_fbank(wave), "quality": lambda: quality.spectral_entropy(
-            wave, 16000, **quality.DEFAULT_READING),
-        "mn_logmel": lambda: features.mn_logmel(wave.repeat(1, 2)),
-        "clap_logmel": lambda: features.clap_logmel(wave.repeat(1, 3)),
+        "ast_fbank": lambda: frontends.ast_fbank(wave), "quality": lambda: quality.spectral_entropy(
+            wave, 16000, **quality.DEFAULT_DEFINITION),
+        "mn_logmel": lambda: frontends.mn_logmel(wave.repeat(1, 2)),
+        "clap_logmel": lambda: frontends.clap_logmel(wave.repeat(1, 3)),
     }  # fmt: skip
     out, wave = {}, 0.1 * torch.randn(16, 128000)
     for name, job in jobs.items():

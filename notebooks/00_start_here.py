@@ -34,7 +34,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import claims, experiments, figures, margins, paths
+from qlung import margins, paths
+from qlung.book import figures
+from qlung.evaluation import claims
+from qlung.training import profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
@@ -133,7 +136,7 @@ pd.DataFrame(claims.load())[["id", "text", "source", "paper"]]
 # ## What this profile trains
 
 # %%
-row = experiments.load_profile(profile)
+row = profiles.load_profile(profile)
 study = pd.DataFrame([vars(config) for config in row.configs()])
 study.groupby(["backbone", "epochs", "batch_size", "lr"]).agg(
     methods=("method", "nunique"), seeds=("seed", "nunique"), runs=("seed", "size")

@@ -37,14 +37,16 @@ import torch
 from IPython.display import Audio, Markdown, display
 from scipy import ndimage, signal
 
-from qlung import audio, experiments, figures
-from qlung.corpora import CLASSES, download, load_corpus, splits, synthetic
+from qlung import audio, load_corpus
+from qlung.book import figures
+from qlung.corpora import CLASSES, fetch, splits, synthetic
+from qlung.training import profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
-icbhi, sprsound = experiments.open_corpora(profile, data)
+icbhi, sprsound = profiles.open_corpora(profile, data).values()
 corpora = {"ICBHI": icbhi, "SPRSound": sprsound}
-real = experiments.load_profile(profile).corpora == "real"
+real = profiles.load_profile(profile).recorded
 
 # %% [markdown]
 # ## What is there
@@ -61,7 +63,7 @@ def told(corpus) -> dict:
 
 rows = []
 for name, corpus in corpora.items():
-    here, published = told(corpus), download.registry()[corpus.name]["expect"]
+    here, published = told(corpus), fetch.registry()[corpus.name]["expect"]
     for what, value in here.items():
         what = f"{what}: {' / '.join(CLASSES)}" if what in ("train", "test") else what
         value, expected = (" / ".join(map(str, np.ravel(v))) for v in (value, published[what.split(":")[0]]))
@@ -218,7 +220,7 @@ copies
 ours = load_corpus("synthetic")  # a picture that may be shown anywhere holds nobody's breath
 typical = ours.events.eval("end_s - start_s").sub(lengths["seconds"].median()).abs().idxmin()
 chosen = dataclasses.replace(ours, events=ours.events.loc[[typical]])
-clip, own = next(audio.clips(chosen, 4000))[1], len(next(audio.clips(chosen, 4000, None))[1])
+clip, own = next(audio.cut_clips(chosen, 4000))[1], len(next(audio.cut_clips(chosen, 4000, None))[1])
 fig, axes = plt.subplot_mosaic([["clip", "clip"], ["ICBHI", "SPRSound"]], figsize=(10, 4.4), height_ratios=[1, 1.7])
 t = np.arange(len(clip)) / 4000
 _ = axes["clip"].plot(t[own:], clip[own:], color="#BBBBBB", lw=0.5, label="copies")
@@ -398,7 +400,7 @@ def measured(corpus, sounds: pd.Series) -> pd.DataFrame:
     """Clips of 0.8 to 4 s and how they stand out; ``sounds`` names the sound of each event_id."""
     events = corpus.events.assign(sound=corpus.events["event_id"].map(sounds)).query("0.8 < end_s - start_s < 4")
     events = events.sample(frac=1, random_state=0).groupby("sound").head(60).sort_index()
-    clips = audio.clips(dataclasses.replace(corpus, events=events), RATE, None)
+    clips = audio.cut_clips(dataclasses.replace(corpus, events=events), RATE, None)
     rows = [{"event_id": event_id, "clip": clip} | stands_out(clip) for event_id, clip in clips]
     return pd.DataFrame(rows).merge(events[["event_id", "recording_id", "sound"]])
 
@@ -541,7 +543,7 @@ for source, table in pairs.groupby("source"):
 
 # %%
 for corpus in corpora.values():
-    card = download.card(corpus.name, corpus)
+    card = fetch.card(corpus.name, corpus)
     lines = [f"| {row.field} | {row.value} |" for row in card.itertuples()]
     display(Markdown("\n".join(["| | |", "| :--- | :--- |", *lines])))
 

@@ -32,14 +32,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import degradations, experiments, figures, learned, quality, scores, sources
+from qlung import evaluation, quality
+from qlung.audio import degrade
+from qlung.book import figures
 from qlung.corpora import CLASSES
 from qlung.errors import QualityError
 from qlung.margins import QLungLoss
+from qlung.quality import indicators, learned, sources, stress
+from qlung.training import profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
-icbhi, sprsound = experiments.open_corpora(profile, data)
+icbhi, sprsound = profiles.open_corpora(profile, data).values()
 train = icbhi.select("train")
 scorer = quality.QualityScorer().fit(*quality.measure(train).T)
 LEARNED = {"learned_cheap": "bands", "learned_embedding": "embedding"}
@@ -159,22 +163,22 @@ figures.save(fig, "02-class-device", profile, described)
 # and sd over clips, in sds of the undamaged clips.
 
 # %% tags=["nbval-ignore-output"]
-sampled = degradations.sample(train, 300 if profile != "demo" else 60)
-damage = degradations.ladder(sampled)
+sampled = degrade.sample(train, 300 if profile != "demo" else 60)
+damage = stress.severity_table(sampled)
 damage["AQS"] = scorer.score(damage["H"], damage["R"])
 for name in ("learned_cheap", "clean_cheap"):
-    damage[name] = learned.load(name)(damage[scores.FEATURES].to_numpy())
+    damage[name] = learned.load(name)(damage[indicators.FEATURES].to_numpy())
 follow = []
 for name in ("AQS", "learned_cheap", "clean_cheap", "snr", "flatness", "flux"):
-    signed = damage.assign(score=scores.DIRECTION.get(name, 1) * damage[name])
-    follow.append(degradations.follows(signed, "score").assign(score=name))
+    signed = damage.assign(score=indicators.DIRECTION.get(name, 1) * damage[name])
+    follow.append(stress.monotonicity(signed, "score").assign(score=name))
 follow = pd.concat(follow, ignore_index=True)
 follow.pivot_table(index="score", columns="kind", values="rho", sort=False).round(2)
 
 # %%
 fig, axes = plt.subplots(2, 5, figsize=(11, 4.8), sharey="row", sharex="col")
 tints = {"AQS": "#D55E00", "learned_cheap": "#0072B2", "clean_cheap": "#009E73"}
-for column, (kind, (unit, amounts)) in zip(axes.T, degradations.LADDERS.items(), strict=True):
+for column, (kind, (unit, amounts)) in zip(axes.T, degrade.SEVERITIES.items(), strict=True):
     for row, (name, colour) in zip((0, 1, 1), tints.items(), strict=True):
         clean = damage.loc[damage["kind"] == "none", name]
         z = (damage[name] - clean.mean()) / clean.std()
@@ -238,21 +242,22 @@ except QualityError as error:
 
 # %%
 def judge(split: str) -> pd.DataFrame:
-    whole = scores.whole_recordings(sprsound.select(split))
-    told = scores.measure(whole)[list(scores.DIRECTION)] * pd.Series(scores.DIRECTION)
+    whole = indicators.whole_recordings(sprsound.select(split))
+    told = indicators.measure(whole)[list(indicators.DIRECTION)] * pd.Series(indicators.DIRECTION)
     told.insert(0, "AQS", scorer.score(*quality.measure(whole).T))
     good, patient = (whole.recordings["quality_label"] == "good").to_numpy(), whole.recordings["patient_id"].to_numpy()
-    fitted = scores.whole_recordings(sprsound.select("train"))
+    fitted = indicators.whole_recordings(sprsound.select("train"))
     label = fitted.recordings["quality_label"] == "good"
     for name, kind in LEARNED.items():
-        own = learned.hear(whole, kind)
+        own = learned.extract_features(whole, kind)
         if split == "train":
             told[name] = learned.out_of_fold(own, good, patient, kind)
         else:
-            told[name] = learned.fit(learned.hear(fitted, kind), label, kind, "sprsound train")(own)
-    told["typical"] = learned.typical(learned.hear(whole, "bands"), learned.hear(fitted, "bands"))
-    told["clean_cheap"] = learned.load("clean_cheap")(learned.hear(whole, "bands"))
-    rows = [{"split": split, "score": name, **scores.auroc(told[name], good, patient)} for name in told]
+            told[name] = learned.fit(learned.extract_features(fitted, kind), label, kind, "sprsound train")(own)
+    bands = learned.extract_features(whole, "bands")
+    told["typicality"] = learned.typicality(bands, learned.extract_features(fitted, "bands"))
+    told["clean_cheap"] = learned.load("clean_cheap")(bands)
+    rows = [{"split": split, "score": name, **evaluation.auroc_interval(told[name], good, patient)} for name in told]
     return pd.DataFrame(rows)
 
 
@@ -297,7 +302,7 @@ for name in ("AQS", *LEARNED, "clean_cheap"):
 
 # %%
 asked = []
-whole = scores.whole_recordings(sprsound.select("train"))
+whole = indicators.whole_recordings(sprsound.select("train"))
 good, patient = whole.recordings["quality_label"] == "good", whole.recordings["patient_id"]
 for scope in quality.SCOPES:
     for spectrum, (bins, power) in SPECTRA.items():
@@ -305,7 +310,8 @@ for scope in quality.SCOPES:
         h_r, own = quality.measure(train, reading), quality.measure(whole, reading)
         for normalise in ("none", "percentile"):
             aqs = quality.QualityScorer(normalise=normalise).fit(*h_r.T).score(*own.T)
-            asked.append((scope, spectrum, normalise, *list(scores.auroc(aqs, good, patient, draws=500).values())[:3]))
+            found = evaluation.auroc_interval(aqs, good, patient, draws=500)
+            asked.append((scope, spectrum, normalise, *list(found.values())[:3]))
 asked = pd.DataFrame(asked, columns=["entropy of", "spectrum", "rescaling", "AUROC", "low", "high"])
 asked.pivot_table(index=["entropy of", "spectrum"], columns="rescaling", values="AUROC", sort=False).round(2)
 
@@ -338,7 +344,7 @@ h, r, device = every["H"], every["R_dBFS"], every["device"]
 calibrated = quality.QualityScorer().fit(own["H"], own["R_dBFS"], own["device"])
 carried = {"aqs": every["AQS"], "aqs_device": calibrated.score(h, r, device)}
 for name in (*LEARNED, "clean_cheap"):
-    carried[name] = learned.load(name)(learned.hear(icbhi, learned.load(name).kind))
+    carried[name] = learned.load(name)(learned.extract_features(icbhi, learned.load(name).kind))
 confounds.loc["device, all clips"] = {name: explained(np.asarray(v), device) for name, v in carried.items()}
 confounds.round(2)
 
@@ -416,7 +422,7 @@ for name, what in sources.SOURCES.items():
     ordered = values.corr(own["AQS"], method="spearman") if values.std() > 1e-9 else np.nan
     controls.append((name, what, values.mean(), values.std(), ordered, told["missing"], told["sees_sprsound"]))
 controls = pd.DataFrame(controls, columns=["source", "", "mean", "sd", "ρ with AQS", "missing", "saw SPRSound"])
-same = controls[~controls["source"].isin(["aqs_device", "constant", "device_mean", *sources.READINGS])]
+same = controls[~controls["source"].isin(["aqs_device", "constant", "device_mean", *sources.DEFINITIONS])]
 assert np.ptp(same["mean"]) < 1e-3
 controls.round(2)
 
@@ -439,5 +445,5 @@ controls.round(2)
 # ## Try next
 #
 # - Train with `Config(quality="learned_embedding")` or `"inverted"`, and compare with `"aqs"` over seeds.
-# - Add a kind of damage to `degradations.LADDERS`: speech in the room, or the rub of the chest piece.
+# - Add a kind of damage to `degrade.SEVERITIES`: speech in the room, or the rub of the chest piece.
 # - Set another reading in `quality.measure(..., reading)` and follow it to the AUROC.

@@ -42,7 +42,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from qlung import lessons, margins
+from qlung import margins
+from qlung.book import figures, lessons
 
 _ = torch.manual_seed(0)
 
@@ -55,8 +56,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 from torch import nn
-
-from qlung import figures
 
 figures.use_style()
 torch.set_num_threads(1)  # toy tensors: two threads would mostly wait for each other

@@ -37,13 +37,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import experiments, figures
-from qlung.training import METHODS, fit
+from qlung.book import figures
+from qlung.training import METHODS, fit, profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
-train, tests = experiments.parts(profile, data, table)[0]
-rows = experiments.load_profile(profile, table).rows(backbone, method, seed)
+train, tests = profiles.parts(profile, data, table)[0]
+rows = profiles.load_profile(profile, table).rows(backbone, method, seed)
 wanted = [method] if method else ["ce", "qlung"]
 configs = [config for label, config in rows if label in wanted]
 

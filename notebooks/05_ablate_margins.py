@@ -28,12 +28,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from qlung import evaluation, experiments, figures, results
+from qlung import evaluation
+from qlung.book import figures, results
+from qlung.training import experiments, profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
 predictions = experiments.train_all(profile, data)
-runs, table = results.scores(predictions)
+home, away = profiles.load_profile(profile).names  # trained on the first, tested on both
+runs, table = evaluation.scores(predictions)
 pd.set_option("display.max_rows", 200)
 
 # %% [markdown]
@@ -43,11 +46,11 @@ pd.set_option("display.max_rows", 200)
 results.pretty(table)
 
 # %% tags=["nbval-ignore-output"]
-widest = max(experiments.load_profile(profile).backbones.items(), key=lambda item: len(item[1]["methods"]))[0]
+widest = max(profiles.load_profile(profile).backbones.items(), key=lambda item: len(item[1]["methods"]))[0]
 own = runs[runs["backbone"] == widest]
 present = [m for m in figures.METHOD_NAMES if m in set(own["method"])]
 fig, axes = plt.subplots(1, 2, figsize=(10, 0.35 * len(present) + 1.2), sharey=True)
-for ax, corpus in zip(axes, ("icbhi", "sprsound"), strict=True):
+for ax, corpus in zip(axes, (home, away), strict=True):
     figures.dots(ax, own[own["corpus"] == corpus], "Score", present, color="#0072B2")
     _ = ax.axvline(50, color="black", lw=0.8, ls="--")
     _ = ax.annotate("always normal", (50, len(present) - 0.6), xytext=(3, 0), textcoords="offset points", fontsize=8)
@@ -66,7 +69,7 @@ figures.save(fig, "05-methods", profile, own)
 steps = [("fixed", "ce", 0.17), ("quality", "fixed", 0.75), ("class", "quality", 0.09), ("qlung", "class", 1.45),
          ("qlung", "ce", 2.46)]  # fmt: skip
 rows = []
-for backbone, part in predictions[predictions["corpus"] == "icbhi"].groupby("backbone", sort=False):
+for backbone, part in predictions[predictions["corpus"] == home].groupby("backbone", sort=False):
     for better, than, paper in steps:
         if {better, than} <= set(part["method"]):
             measured = evaluation.difference(part, better, than)
@@ -116,7 +119,7 @@ pd.DataFrame(welch)
 
 # %% tags=["nbval-ignore-output"]
 angles = []
-for backbone, part in predictions[predictions["corpus"] == "icbhi"].groupby("backbone", sort=False):
+for backbone, part in predictions[predictions["corpus"] == home].groupby("backbone", sort=False):
     draws = evaluation.bootstrap(part[part["method"].isin(["ce", "qlung"])], "separation")
     for method in draws:
         low, high = draws[method].iloc[1:].quantile([0.025, 0.975])
@@ -136,7 +139,7 @@ real = {"fine-tuned": results.evidence("depth"), "frozen": results.evidence("sc"
 table3 = [m for m in figures.METHOD_NAMES if m in {name for step in steps for name in step[:2]} | {"angular"}]
 rows = []
 for encoder, kept in real.items():
-    means = results.scores(kept[(kept["corpus"] == "icbhi") & kept["method"].isin(table3)])[1]
+    means = evaluation.scores(kept[(kept["corpus"] == "icbhi") & kept["method"].isin(table3)])[1]
     rows.append(results.pretty(means).assign(encoder=encoder))
 pd.concat(rows).query("backbone != 'none'")[["encoder", "method", "Sp", "Se", "Score", "seeds"]].reset_index(drop=True)
 
@@ -188,8 +191,8 @@ by_seed.round(2)
 # AQS, paired by seed; frozen encoder, and one row with the fine-tuned one.
 
 # %%
-effects = results.contrasts(results.evidence("ablation"))
-deep = results.contrasts(results.evidence("depth"))
+effects = evaluation.contrasts(results.evidence("ablation"))
+deep = evaluation.contrasts(results.evidence("depth"))
 sources = pd.concat([effects, deep])
 sources = sources[sources["row"].str.contains("quality=")].assign(
     method=lambda t: t["against"].map(figures.METHOD_NAMES), source=lambda t: t["row"].str.split("=").str[1]
@@ -284,7 +287,7 @@ rows = []
 for name in ("ablation", "disjoint", "reverse"):
     kept = results.evidence(name)
     kept = kept[~kept["method"].str.contains(" ")]
-    rows.append(results.pretty(results.scores(kept)[1]).assign(study=name))
+    rows.append(results.pretty(evaluation.scores(kept)[1]).assign(study=name))
 table = pd.concat(rows)
 table[table["backbone"] != "none"][["study", "corpus", "method", "Sp", "Se", "Score"]].reset_index(drop=True)
 
@@ -304,9 +307,9 @@ ranked.round(1).reset_index()
 
 # %% tags=["check"]
 winner = next(row for row in ranked.index if row.startswith("qlung"))
-reported = [label for label, _ in experiments.load_profile("sc").rows() if " " in label]
+reported = [label for label, _ in profiles.load_profile("sc").rows() if " " in label]
 assert set(reported) == {winner}
-sc = results.contrasts(results.evidence("sc"))
+sc = evaluation.contrasts(results.evidence("sc"))
 print(f"{winner}: rank {ranked.index.get_loc(winner) + 1} of {len(ranked)}, behind {ranked.index[0]}")
 sc[sc["row"].isin([winner, "qlung"]) & (sc["backbone"] == "mn04_frozen")].round(1).reset_index(drop=True)
 

@@ -31,13 +31,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import degradations, evaluation, experiments, figures, geometry, results
+from qlung import evaluation
+from qlung.audio import degrade
+from qlung.book import figures, results
 from qlung.corpora import CLASSES
+from qlung.evaluation import geometry
+from qlung.training import experiments, model, profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
-predictions = experiments.train_all(profile, data).query("corpus == 'icbhi'")
-test = experiments.open_corpora(profile, data)[0].select("test")
+home = profiles.load_profile(profile).names[0]  # the corpus trained on
+predictions = experiments.load_predictions(profile, data).query("corpus == @home")
+test = profiles.open_corpora(profile, data)[home].select("test")
 compared = predictions[predictions["method"].isin(["ce", "qlung"])]
 COLOURS = {"ce": figures.GREY, "qlung": "#D55E00"}
 
@@ -73,7 +78,7 @@ pd.Series(every).round(1).to_dict()
 # its own rows with each other.
 
 # %% tags=["nbval-ignore-output"]
-results.pretty(results.scores(compared)[1])
+results.pretty(evaluation.scores(compared)[1])
 
 # %%
 paper = pd.DataFrame(
@@ -93,7 +98,7 @@ paper
 
 # %% tags=["nbval-ignore-output"]
 SHOWN = ["Sp", "Se", "Score", "Se 2", "Score 2", "BioCAS", *CLASSES[1:], "macro-F1", "ECE", "AUROC"]
-means = results.every_measure(predictions)
+means = evaluation.every_measure(predictions)
 means["method"] = means["method"].map(results.shown)
 means[["backbone", "method", *SHOWN]].round(1)
 
@@ -143,7 +148,7 @@ figures.save(fig, "06-intervals", profile, intervals)
 # than p = 0.25, ten not less than 0.002. A variant stands against its own method.
 
 # %% tags=["nbval-ignore-output"]
-against = results.contrasts(predictions).drop(columns="corpus")
+against = evaluation.contrasts(predictions).drop(columns="corpus")
 against["row"] = against["row"].map(results.shown)
 against.round({"difference": 2, "low": 2, "high": 2, "p patients": 4, "p seeds": 4, "p Holm": 3})
 
@@ -228,7 +233,7 @@ figures.save(fig, "06-reliability", profile, pd.concat(drawn))
 
 # %% tags=["nbval-ignore-output"]
 shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
-networks = {name: experiments.networks(profile, compared, name) for name in backbones}
+networks = {name: experiments.load_models(profile, compared, name) for name in backbones}
 between = []
 for (backbone, method, seed, run), _ in shapes.groupby(["backbone", "method", "seed", "run"], sort=False):
     prototypes = networks[backbone][method, seed].classifier.prototypes.detach()
@@ -270,7 +275,7 @@ rows = []
 for backbone in backbones:
     for (method, seed), network in networks[backbone].items():
         if seed < 3:
-            found = geometry.centroid_angles(geometry.embeddings(network, test), test.events["label"].to_numpy())
+            found = geometry.centroid_angles(model.embeddings(network, test), test.events["label"].to_numpy())
             rows.append(found.assign(backbone=backbone, method=method, seed=seed))
 centroids = pd.concat(rows)
 angles = ["own", "between"]
@@ -311,8 +316,8 @@ by_quality[[("n", "mean"), ("Score", "mean"), ("Score", "std")]].round(1).reset_
 
 # %%
 backbone = next(name for name in ("mn04_frozen", "cnn", "mn04", "ast", "clap") if name in set(backbones))
-ladders = {kind: degradations.LADDERS[kind] for kind in ("noise", "clipping", "lowpass")}
-heard = degradations.answers(networks[backbone], test, ladders)
+ladders = {kind: degrade.SEVERITIES[kind] for kind in ("noise", "clipping", "lowpass")}
+heard = model.predict_degraded(networks[backbone], test, ladders)
 print(f"{backbone}: {heard.groupby(['method', 'seed']).ngroups} networks, {len(test.events)} cycles")
 
 # %% [markdown]

@@ -32,14 +32,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from qlung import evaluation, experiments, figures, results
-from qlung.model import predict
+from qlung import evaluation
+from qlung.book import figures, results
+from qlung.training import experiments, predict, profiles
 
 _ = torch.manual_seed(0)
 figures.use_style()
-predictions = experiments.train_all(profile, data)
-icbhi, sprsound = experiments.open_corpora(profile, data)
-ood = predictions[predictions["corpus"] == "sprsound"]
+predictions = experiments.load_predictions(profile, data)
+home, away = profiles.load_profile(profile).names  # trained on the first, tested on both
+icbhi, sprsound = profiles.open_corpora(profile, data).values()
+ood = predictions[predictions["corpus"] == away]
 COLOURS = {"ce": figures.GREY, "qlung": "#D55E00"}
 
 # %% [markdown]
@@ -91,7 +93,7 @@ smallest.round(2)
 # ## Scores here
 
 # %% tags=["nbval-ignore-output"]
-results.pretty(results.scores(ood)[1])
+results.pretty(evaluation.scores(ood)[1])
 
 # %% [markdown]
 # SPRSound's own challenges ask two questions that need no mapping of classes. Is an event abnormal ("Se 2", "Score 2")?
@@ -102,7 +104,7 @@ results.pretty(results.scores(ood)[1])
 
 # %% tags=["nbval-ignore-output"]
 SHOWN = ["Sp", "Se", "Score", "BioCAS", "Se 2", "Score 2", "BioCAS 2", "macro-F1", "ECE", "AUROC"]
-means = results.every_measure(ood)
+means = evaluation.every_measure(ood)
 means["method"] = means["method"].map(results.shown)
 means[["backbone", "method", *SHOWN]].round(1)
 
@@ -118,10 +120,10 @@ compared = both[both["method"].isin(COLOURS)]
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4), width_ratios=[1, 1.2])
 markers = dict(zip(wide["backbone"].unique(), "osD^", strict=False))
 for (backbone, method), part in compared.groupby(["backbone", "method"]):
-    home, abroad = (part[part["corpus"] == name].sort_values("seed") for name in ("icbhi", "sprsound"))
+    inside, outside = (part[part["corpus"] == name].sort_values("seed") for name in (home, away))
     look = {"color": COLOURS[method], "alpha": 0.7, "ls": "", "marker": markers[backbone]}
-    _ = left.plot(home["Score"], abroad["Score"], label=f"{backbone}, {figures.METHOD_NAMES[method]}", **look)
-    _ = right.plot(abroad["Sp"], abroad["Se"], **look)
+    _ = left.plot(inside["Score"], outside["Score"], label=f"{backbone}, {figures.METHOD_NAMES[method]}", **look)
+    _ = right.plot(outside["Sp"], outside["Se"], **look)
 low, high = compared["Score"].min() - 1, compared["Score"].max() + 1
 _ = left.plot([low, high], [low, high], "--", color="black", lw=0.8)
 _ = left.set(xlabel="Score on ICBHI [%]", ylabel="Score on SPRSound [%]", title="At home and abroad")
@@ -165,7 +167,7 @@ backbone = next(name for name in ("mn04_frozen", "cnn", "mn04", "ast", "clap") i
 narrow = ood[(ood["backbone"] == backbone) & ood["method"].isin(COLOURS) & (ood["seed"] < 3)]
 test, train = sprsound.select("test"), sprsound.select("train")
 heard, again = [], []
-for (method, seed), network in experiments.networks(profile, narrow, backbone).items():
+for (method, seed), network in experiments.load_models(profile, narrow, backbone).items():
     heard.append(predict(network, train).assign(method=method, seed=seed))
     again.append(predict(network, test).assign(method=method, seed=seed))
 wide = pd.concat(heard, ignore_index=True).merge(train.recordings[["recording_id", "patient_id"]])

@@ -32,13 +32,17 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from qlung import backbones, claims, evaluation, experiments, features, figures, quality, results
+from qlung import backbones, evaluation, quality
+from qlung.audio import frontends
+from qlung.book import figures, results
+from qlung.evaluation import claims
 from qlung.margins import AngularClassifier, QLungLoss
+from qlung.training import experiments
 
 _ = torch.manual_seed(0)
 figures.use_style()
 pd.set_option("display.max_colwidth", 250)
-predictions = experiments.train_all(profile, data)
+predictions = experiments.load_predictions(profile, data)
 
 # %% [markdown]
 # ## What would confirm or contradict a claim
@@ -254,7 +258,7 @@ figures.save(fig, "08-power", profile, power)
 # of what the other readings change in Score on ICBHI, and how many of their intervals leave out 0.
 
 # %%
-tried = pd.concat([results.contrasts(results.evidence(name)) for name in ("ledger", "ablation", "sc")])
+tried = pd.concat([evaluation.contrasts(results.evidence(name)) for name in ("ledger", "ablation", "sc")])
 tried = tried[(tried["corpus"] == "icbhi") & (tried["backbone"] == "mn04_frozen")].drop_duplicates("row")
 rows = []
 for entry in claims.load("ledger"):
@@ -283,7 +287,7 @@ def median_ms(function, repeats: int = 5) -> float:
 
 wave = 0.1 * torch.randn(16, 8 * 16000)
 encoder, classifier, loss = backbones.build_backbone("cnn"), AngularClassifier(64, 4), QLungLoss([40, 30, 20, 10])
-x, y, aqs = features.ast_fbank(wave), torch.arange(16) % 4, torch.full((16,), 0.5)
+x, y, aqs = frontends.ast_fbank(wave), torch.arange(16) % 4, torch.full((16,), 0.5)
 
 
 def step(with_margin: bool) -> None:
@@ -294,8 +298,8 @@ def step(with_margin: bool) -> None:
 
 # %% tags=["nbval-ignore-output", "timed"]
 cost = pd.Series({
-    "entropy and RMS": median_ms(lambda: quality.spectral_entropy(wave, 16000, **quality.DEFAULT_READING)),
-    "front end (fbank)": median_ms(lambda: features.ast_fbank(wave)),
+    "entropy and RMS": median_ms(lambda: quality.spectral_entropy(wave, 16000, **quality.DEFAULT_DEFINITION)),
+    "front end (fbank)": median_ms(lambda: frontends.ast_fbank(wave)),
     "training step, CE on cosines": median_ms(lambda: step(False)),
     "training step, QLung loss": median_ms(lambda: step(True)),
 }).rename("milliseconds per 16 clips")  # fmt: skip
@@ -308,7 +312,7 @@ cost.round(1).to_frame()
 
 # %%
 strange = {"silence": torch.zeros(16000), "not a number": torch.full((16000,), torch.nan), "10 ms": torch.randn(160)}
-entropies = {n: float(quality.spectral_entropy(w, 16000, **quality.DEFAULT_READING)) for n, w in strange.items()}
+entropies = {n: float(quality.spectral_entropy(w, 16000, **quality.DEFAULT_DEFINITION)) for n, w in strange.items()}
 scorer = quality.QualityScorer().fit([0.6, 0.7, 0.8], [-20.0, -30.0, -25.0])
 neutral = scorer.score(list(entropies.values()), [-20.0] * 3).round(3)
 pd.DataFrame({"H": entropies.values(), "AQS used": neutral}, index=entropies)
@@ -334,7 +338,7 @@ pd.DataFrame({"H": entropies.values(), "AQS used": neutral}, index=entropies)
 # **What was seen here**, on a part of the data and with a smaller network, as differences in Score:
 
 # %%
-every = pd.concat([results.contrasts(kept), results.contrasts(results.evidence("ablation"))])
+every = pd.concat([evaluation.contrasts(kept), evaluation.contrasts(results.evidence("ablation"))])
 picked = ["ce checkpoint=best_on_test", "qlung checkpoint=best_on_test"]
 seen = every[every["row"].isin(["qlung", "angular", "qlung quality=shuffled", *picked])]
 seen = seen.drop_duplicates(["corpus", "backbone", "row"]).drop(columns=["p patients", "p seeds", "p Holm"])

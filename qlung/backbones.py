@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from . import paths
+from .audio.frontends import FrontEnd, mn_logmel
+from .cache import code_version
 from .errors import ConfigError, WeightsError
-from .features import FrontEnd, mn_logmel, source_key
 
 HUB = {"ast": "MIT/ast-finetuned-audioset-10-10-0.4593", "clap": "laion/clap-htsat-unfused"}
 MN04_FILE = "mn04_as_mAP_432.pt"
@@ -135,7 +136,7 @@ class Embedded(FrontEnd):
     """A front end that goes one step further: the clip's embedding by the AudioSet-pretrained mn04, never trained."""
 
     weights: str = MN04_SHA256
-    code: str = dataclasses.field(default_factory=lambda: source_key(_width))
+    code: str = dataclasses.field(default_factory=lambda: code_version("audio", "backbones"))
 
     def __call__(self, waveform: Tensor) -> Tensor:
         """Waveforms [B, n] -> embeddings [B, 384]."""

@@ -8,7 +8,6 @@ array is read again after a week whatever its times say, so that a fault of the 
 import contextlib
 import hashlib
 import importlib.metadata
-import inspect
 import io
 import json
 import os
@@ -30,6 +29,31 @@ LIBRARIES = ("numpy", "torch", "torchaudio", "soxr", "soundfile")  # their relea
 
 class CacheError(QlungError):
     """The cache cannot be written, or an array was filled with the wrong number of rows."""
+
+
+def code_version(*rooms: str) -> str:
+    """Hash of every source file and model of the named rooms, so that no result outlives the code that made it.
+
+    Parameters
+    ----------
+    *rooms : str
+        Folders or modules of the package: ``code_version("audio", "backbones")``.
+
+    Returns
+    -------
+    str
+        Twelve hexadecimal digits.
+    """
+    home, found = Path(__file__).parent, hashlib.sha256()
+    for room in sorted(rooms):
+        files = [home / f"{room}.py"] if (home / f"{room}.py").is_file() else sorted((home / room).rglob("*.*"))
+        files = [file for file in files if file.suffix in (".py", ".json")]
+        if not files:
+            raise CacheError(f"there is no code in room '{room}': name a folder or module of the package")
+        for file in files:
+            found.update(f"{file.relative_to(home).as_posix()}\n{file.stat().st_size}\n".encode())
+            found.update(file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def stamp(path: Path) -> list[int]:
@@ -67,9 +91,9 @@ def _published(path: Path):
         Path(part).unlink(missing_ok=True)
 
 
-def remember(kind: str, folder: Path, files: list[Path], examine: Callable[[Path], dict]) -> list[dict]:
+def file_facts(kind: str, folder: Path, files: list[Path], examine: Callable[[Path], dict]) -> list[dict]:
     """``examine(file)`` of every file, on all cores; asked again only of files that changed since the last time."""
-    code = hashlib.sha256(f"{folder.absolute()}{inspect.getsource(inspect.getmodule(examine))}".encode())
+    code = hashlib.sha256(f"{folder.absolute()} {code_version('corpora')}".encode())
     index = paths.cache_dir() / kind / f"{code.hexdigest()[:20]}.json"
     known, now = _read_json(index), time.time_ns()
 

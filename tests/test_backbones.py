@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from qlung import backbones, features, training
-from qlung.corpora import load_corpus
+from qlung import backbones, load_corpus, training
+from qlung.audio import frontends
 from qlung.errors import WeightsError
 
 SMALL = {
@@ -103,8 +103,8 @@ def test_random_weights_are_loud_and_a_run_repeats(small, synthetic_root, tmp_pa
     monkeypatch.setattr(transformers.ASTModel, "config_class", lambda: SMALL["ast"].config)
     said = []
     random = dataclasses.replace(config, pretrained=False)
-    run = training.fit(random, corpus, say=lambda epoch, line: said.append(line))
+    run = training.fit(random, corpus, progress=lambda epoch, line: said.append(line))
     assert "weights RANDOM" in said[0]
     assert "RANDOM" in json.loads((run.folder / "run.json").read_text())["weights"]
-    assert features.extract(corpus, backbones.AST.front_end).shape == (8, 798, 128)
+    assert frontends.extract(corpus, backbones.AST.front_end).shape == (8, 798, 128)
     assert np.isfinite(run.history["loss"]).all()

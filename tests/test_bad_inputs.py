@@ -17,8 +17,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qlung import audio, paths
-from qlung.corpora import icbhi, load_corpus, sound, sprsound
+from qlung import audio, load_corpus, paths
+from qlung.corpora import icbhi, sprsound, wav
 from qlung.errors import CorpusError, QlungError
 
 TABLE = paths.ROOT / "docs" / "bad-inputs.md"
@@ -174,7 +174,7 @@ def outcome(root: Path, corpus: str) -> tuple[set[str], str]:
         return {"error"}, str(error)
     others = set(NAMES[1:] if corpus == "icbhi" else CHILDREN[1:])
     assert others <= set(found.recordings["recording_id"])
-    for event_id, clip in audio.clips(found, 16000, 8.0):  # whatever is accepted can also be used
+    for event_id, clip in audio.cut_clips(found, 16000, 8.0):  # whatever is accepted can also be used
         assert np.isfinite(clip).all(), event_id
     return set(found.report["done"]) or {"read"}, " ".join(found.report["what"])
 
@@ -231,7 +231,7 @@ def test_no_wav_header_is_unhandled(content):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.wav"
         path.write_bytes(content)
-        found = sound.examine(path)
+        found = wav.examine(path)
         json.dumps(found)
         if found["unusable"]:
             return

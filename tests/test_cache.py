@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from qlung import audio, cache, features
-from qlung.corpora import load_corpus, sound, synthetic
+from qlung import audio, cache, load_corpus
+from qlung.audio import frontends
+from qlung.corpora import synthetic, wav
 
 KEY = {"a": 1}
 
@@ -173,24 +174,24 @@ def test_facts_about_files_follow_their_content(home, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SETTLED_NS", -(10**12))
     path = tmp_path / "a.wav"
     soundfile.write(path, np.ones(100) / 2, 4000)
-    first = sound.examine_all(tmp_path, [path])[path]
-    assert sound.examine_all(tmp_path, [path])[path] == first
+    first = wav.examine_all(tmp_path, [path])[path]
+    assert wav.examine_all(tmp_path, [path])[path] == first
     time.sleep(0.02)
     flip_and_reset_the_time(path)
-    assert sound.examine_all(tmp_path, [path])[path]["sha256"] != first["sha256"]
+    assert wav.examine_all(tmp_path, [path])[path]["sha256"] != first["sha256"]
 
 
 def test_the_fingerprint_and_the_features_follow_the_audio(home, tmp_path):
     root = synthetic.write(tmp_path / "data", patients=8, events=1)
     before = load_corpus("icbhi", root)
-    one = features.extract(before, features.FrontEnd("ast", 16000))
+    one = frontends.extract(before, frontends.FrontEnd("ast", 16000))
     path = before.recordings["path"].iat[0]
     samples, rate = soundfile.read(path)
     soundfile.write(path, samples[::-1], rate, subtype="PCM_16")
     after = load_corpus("icbhi", root)
     assert after.events.equals(before.events)
     assert after.fingerprint() != before.fingerprint()
-    other = features.extract(after, features.FrontEnd("ast", 16000))
+    other = frontends.extract(after, frontends.FrontEnd("ast", 16000))
     first = (before.events["recording_id"] == before.recordings["recording_id"].iat[0]).to_numpy()
     assert np.array_equal(one[~first], other[~first])
     assert not np.array_equal(one[first], other[first])
@@ -199,8 +200,8 @@ def test_the_fingerprint_and_the_features_follow_the_audio(home, tmp_path):
 def test_features_are_in_the_order_of_the_events_even_when_recordings_alternate(home, synthetic_root):
     corpus = load_corpus("icbhi", synthetic_root).select("test")
     mixed = dataclasses.replace(corpus, events=corpus.events.sample(frac=1, random_state=0))
-    front_end = features.FrontEnd("ast", 16000)
+    front_end = frontends.FrontEnd("ast", 16000)
     order = mixed.events.index.to_numpy()
-    assert np.array_equal(features.extract(mixed, front_end), features.extract(corpus, front_end)[order])
-    ids = [event_id for event_id, _ in audio.clips(mixed, 16000)]
+    assert np.array_equal(frontends.extract(mixed, front_end), frontends.extract(corpus, front_end)[order])
+    ids = [event_id for event_id, _ in audio.cut_clips(mixed, 16000)]
     assert ids == mixed.events["event_id"].tolist()

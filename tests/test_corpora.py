@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from qlung import audio
-from qlung.corpora import download, icbhi, load_corpus, sprsound, synthetic
+from qlung import audio, load_corpus
+from qlung.corpora import fetch, icbhi, sprsound, synthetic
 from qlung.errors import ConfigError, CorpusError
 
 
@@ -192,7 +192,7 @@ def test_bandwidth_and_copied_share():
 
 
 def test_a_data_card_counts_what_is_there(real_root):
-    card = download.card("icbhi", load_corpus("icbhi", real_root)).set_index("field")["value"]
+    card = fetch.card("icbhi", load_corpus("icbhi", real_root)).set_index("field")["value"]
     assert card["recordings"].startswith("195, 1.4")
     assert card["patients"] == "79, on both sides: 1"
     assert card["set aside"] == "0, not here: 725"

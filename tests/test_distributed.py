@@ -11,8 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from qlung import training
-from qlung.corpora import load_corpus
+from qlung import load_corpus, training
 
 # 20 clips: the second batch has one clip for two processes of two parts, so three parts are empty.
 CONFIG = training.Config(backbone="ast", method="qlung", epochs=3, batch_size=19, accumulate=2, lr=1e-3)

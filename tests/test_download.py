@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from qlung import backbones, cli
-from qlung.corpora import download, load_corpus, synthetic, transfer, verify
+from qlung import backbones, load_corpus
+from qlung.book import cli
+from qlung.corpora import fetch, synthetic, transfer, verify
 from qlung.errors import ConfigError, WeightsError
 
 BODY = np.random.default_rng(0).bytes(300_000)
@@ -165,13 +166,13 @@ def corpus_entry(server, tmp_path):
 
 def test_a_corpus_is_fetched_once_and_says_which_check_spoke(corpus_entry, server, tmp_path):
     said = []
-    at = download.fetch("icbhi", tmp_path / "data", say=said.append, entry=corpus_entry)
+    at = fetch.fetch("icbhi", tmp_path / "data", log=said.append, entry=corpus_entry)
     assert "checksum DIFFERS" in said[0]
     assert "content check agrees: 12 recordings" in said[-1]
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["icbhi"]
     assert len(load_corpus("icbhi", at).recordings) == 12
     requests = len(server.seen)
-    download.fetch("icbhi", tmp_path / "data", say=said.append, entry=corpus_entry)
+    fetch.fetch("icbhi", tmp_path / "data", log=said.append, entry=corpus_entry)
     assert len(server.seen) == requests
     assert "nothing to do" in said[-1]
 
@@ -194,14 +195,14 @@ def test_events_set_aside_count_as_published(synthetic_root, tmp_path):
 
 def test_a_corpus_of_the_users_own_archive(corpus_entry, tmp_path):
     corpus_entry["files"][0]["urls"] = []
-    at = download.fetch("icbhi", tmp_path / "data", tmp_path / "c.zip", say=lambda line: None, entry=corpus_entry)
+    at = fetch.fetch("icbhi", tmp_path / "data", tmp_path / "c.zip", log=lambda line: None, entry=corpus_entry)
     assert at.is_dir()
 
 
 def test_content_that_is_not_the_corpus_is_not_published(corpus_entry, tmp_path):
     corpus_entry["expect"]["train"] = [1, 2, 3, 4]
-    with pytest.raises(download.DownloadError, match=r"content check finds it different: train: .* has \[1, 2, 3, 4\]"):
-        download.fetch("icbhi", tmp_path / "data", say=lambda line: None, entry=corpus_entry)
+    with pytest.raises(fetch.DownloadError, match=r"content check finds it different: train: .* has \[1, 2, 3, 4\]"):
+        fetch.fetch("icbhi", tmp_path / "data", log=lambda line: None, entry=corpus_entry)
     assert not (tmp_path / "data" / "icbhi").exists()
 
 
@@ -209,21 +210,21 @@ def test_a_folder_that_is_there_is_never_touched(corpus_entry, server, tmp_path)
     folder = tmp_path / "data" / "icbhi"
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("x")
-    with pytest.raises(download.DownloadError, match="Move it away"):
-        download.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
+    with pytest.raises(fetch.DownloadError, match="Move it away"):
+        fetch.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
     assert not server.seen
 
 
 def test_one_fetch_at_a_time(corpus_entry, tmp_path):
-    with download._staging(tmp_path / "data" / "icbhi"), pytest.raises(download.DownloadError, match="another fetch"):
-        download.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
+    with fetch._staging(tmp_path / "data" / "icbhi"), pytest.raises(fetch.DownloadError, match="another fetch"):
+        fetch.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
 
 
 def test_a_folder_that_cannot_be_written_is_named(corpus_entry, tmp_path):
     (tmp_path / "data").write_text("a file where a folder should be")
-    with pytest.raises(download.DownloadError, match="cannot write into"):
-        download.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
+    with pytest.raises(fetch.DownloadError, match="cannot write into"):
+        fetch.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
 
 
 def weights_entry(url, sha256=SHA256):
@@ -233,7 +234,7 @@ def weights_entry(url, sha256=SHA256):
 def test_weights_are_fetched_once(server, tmp_path):
     said = []
     for _ in range(2):
-        at = download.fetch("weights", tmp_path, say=said.append, entry=weights_entry(f"{server.url}/drop/w"))
+        at = fetch.fetch("weights", tmp_path, log=said.append, entry=weights_entry(f"{server.url}/drop/w"))
     assert at.read_bytes() == BODY
     assert [path.name for path in tmp_path.iterdir()] == ["w.pt"]
     assert "agrees" in said[0]
@@ -242,10 +243,10 @@ def test_weights_are_fetched_once(server, tmp_path):
 
 def test_other_weights_need_a_knowing_yes(server, tmp_path, monkeypatch):
     entry = weights_entry(f"{server.url}/plain/w", "f" * 64)
-    with pytest.raises(download.DownloadError, match=f"has sha256 {SHA256}, expected {'f' * 64}"):
-        download.fetch("weights", tmp_path, entry=entry)
+    with pytest.raises(fetch.DownloadError, match=f"has sha256 {SHA256}, expected {'f' * 64}"):
+        fetch.fetch("weights", tmp_path, entry=entry)
     assert not list(tmp_path.glob("*.pt"))
-    at = download.fetch("weights", tmp_path, accept_sha256=SHA256, say=lambda line: None, entry=entry)
+    at = fetch.fetch("weights", tmp_path, accept_sha256=SHA256, log=lambda line: None, entry=entry)
     assert at.read_bytes() == BODY
     monkeypatch.setenv("QLUNG_WEIGHTS", str(at))
     assert backbones.mn04_weights() == at
@@ -281,8 +282,8 @@ def zip_of(path, *members):
 )
 def test_a_dishonest_archive_is_refused(members, tmp_path):
     archive = zip_of(tmp_path / "a.zip", *members)
-    with pytest.raises(download.DownloadError, match="refused"):
-        download.unpack(archive, tmp_path / "in", max_members=5, max_bytes=1000)
+    with pytest.raises(fetch.DownloadError, match="refused"):
+        fetch.unpack(archive, tmp_path / "in", max_members=5, max_bytes=1000)
     assert not list((tmp_path / "in").rglob("*"))
     assert not (tmp_path / "outside.txt").exists()
 
@@ -292,12 +293,12 @@ def test_a_damaged_archive_is_named(tmp_path):
     content = bytearray(archive.read_bytes())
     content[1000] ^= 255
     archive.write_bytes(content)
-    with pytest.raises(download.DownloadError, match="damaged"):
-        download.unpack(archive, tmp_path / "in")
+    with pytest.raises(fetch.DownloadError, match="damaged"):
+        fetch.unpack(archive, tmp_path / "in")
 
 
 def test_the_registry_is_whole():
-    entries = download.registry()
+    entries = fetch.registry()
     assert set(entries) == {"icbhi", "sprsound", "weights"}
     for entry in entries.values():
         assert all(entry[key] for key in ("title", "terms", "consent", "citation", "home"))
@@ -309,7 +310,7 @@ def test_the_registry_is_whole():
     assert (weights["name"], weights["sha256"]) == (backbones.MN04_FILE, backbones.MN04_SHA256)
     assert sum(entries["icbhi"]["expect"]["train"] + entries["icbhi"]["expect"]["test"]) == 6898
     with pytest.raises(ConfigError, match="choose from icbhi"):
-        download.fetch("icbi")
+        fetch.fetch("icbi")
 
 
 def test_verify_and_status_on_the_command_line(synthetic_root, real_root, monkeypatch):
@@ -332,8 +333,8 @@ def test_a_damaged_archive_is_not_kept_to_be_continued(corpus_entry, server, tmp
     content = bytearray(server.files["/drop/c.zip"])
     content[5000] ^= 255
     good, server.files["/drop/c.zip"] = server.files["/drop/c.zip"], bytes(content)
-    with pytest.raises(download.DownloadError, match="damaged"):
-        download.fetch("icbhi", tmp_path / "data", say=lambda line: None, entry=corpus_entry)
+    with pytest.raises(fetch.DownloadError, match="damaged"):
+        fetch.fetch("icbhi", tmp_path / "data", log=lambda line: None, entry=corpus_entry)
     assert not list((tmp_path / "data").rglob("*.part"))
     server.files["/drop/c.zip"] = good
-    assert download.fetch("icbhi", tmp_path / "data", say=lambda line: None, entry=corpus_entry).is_dir()
+    assert fetch.fetch("icbhi", tmp_path / "data", log=lambda line: None, entry=corpus_entry).is_dir()

@@ -10,9 +10,11 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from qlung import claims, cli, evaluation, geometry, paths, results
+from qlung import evaluation, paths
+from qlung.book import cli, results
 from qlung.corpora import CLASSES
 from qlung.errors import ConfigError
+from qlung.evaluation import claims, geometry
 
 
 def made_up(right: dict, patients: int = 30, seeds: int = 3, corpus: str = "icbhi") -> pd.DataFrame:
@@ -69,7 +71,7 @@ def test_separation_is_the_margin_between_angles():
 
 
 def test_floors():
-    table = evaluation.floors([0, 0, 1, 2, 2, 3]).set_index("method")
+    table = evaluation.trivial_scores([0, 0, 1, 2, 2, 3]).set_index("method")
     assert table.loc["always normal"].tolist() == [100, 0, 50]
     assert table.loc["always wheeze"].tolist() == [0, 50, 25]
 
@@ -162,7 +164,7 @@ def test_claims_can_be_checked_without_data():
 def test_what_the_readme_says_in_words_is_so():
     """Its paragraph "In short", sentence by sentence, from the committed predictions."""
     kept = results.headline()
-    against = results.contrasts(kept).query("backbone != 'cnn'")
+    against = evaluation.contrasts(kept).query("backbone != 'cnn'")
     methods = against[~against["row"].str.contains(" ")]
     home = methods[methods["corpus"] == "icbhi"]
     assert home["backbone"].value_counts().to_dict() == {"mn04_frozen": 12, "mn04": 5}
@@ -181,7 +183,7 @@ def test_what_the_readme_says_in_words_is_so():
             found = evaluation.difference(part, *pair)
             assert found["low"] < 0 < found["high"]
             assert (gain < found["high"]) == inside
-    tried = pd.concat([results.contrasts(results.evidence(name)) for name in ("ablation", "ledger")])
+    tried = pd.concat([evaluation.contrasts(results.evidence(name)) for name in ("ablation", "ledger")])
     tried = tried[(tried["corpus"] == "icbhi") & tried["row"].str.contains(" ")]
     shuffled = pd.concat([tried, against])[lambda t: t["row"].str.endswith("quality=shuffled")]
     assert set(shuffled["backbone"]) == {"mn04", "mn04_frozen"}

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from qlung import lessons, margins, paths
+from qlung import margins, paths
+from qlung.book import lessons
 from qlung.errors import ConfigError
-from qlung.exercises import EXERCISES
+
+EXERCISES = lessons.answers()
 
 MISTAKES = [(name, i) for name, exercise in EXERCISES.items() for i in range(len(exercise.mistakes))]
 

@@ -8,15 +8,16 @@ import torch
 from torch.nn import functional as F
 from torchaudio.compliance import kaldi
 
-from qlung import backbones, features, quality, training
-from qlung.corpora import load_corpus
+from qlung import backbones, cache, load_corpus, quality, training
+from qlung.audio import frontends
 from qlung.errors import ConfigError, QualityError, WeightsError
 from qlung.evaluation import confusion, icbhi_score
+from qlung.margins import Objective
 
 
 def test_fbank_equals_torchaudio():
     wave = 0.1 * torch.randn(3, 128000)
-    for clip, ours in zip(wave, features.ast_fbank(wave), strict=True):
+    for clip, ours in zip(wave, frontends.ast_fbank(wave), strict=True):
         theirs = kaldi.fbank(clip[None], htk_compat=True, sample_frequency=16000, use_energy=False,
                              window_type="hanning", num_mel_bins=128, dither=0.0, frame_shift=10)  # fmt: skip
         assert ours.shape == (798, 128)
@@ -27,10 +28,10 @@ def test_damaged_cache_is_rebuilt(own_folders):
     def build():
         return np.arange(5.0)
 
-    features.cached_array("check", {"a": 1}, build)
+    cache.cached_array("check", {"a": 1}, build)
     (file,) = (own_folders / "cache" / "check").glob("*.npy")
     file.write_bytes(file.read_bytes()[:-9])
-    assert features.cached_array("check", {"a": 1}, build).tolist() == [0, 1, 2, 3, 4]
+    assert cache.cached_array("check", {"a": 1}, build).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_entropy_limits():
@@ -137,7 +138,7 @@ def test_published_losses_are_what_their_papers_say():
         "adaface": 37 * ((theta - 0.4 * z * hot).cos() - 0.4 * (z + 1) * hot),
     }
     for method, shifted in expected.items():
-        objective = training.Objective(dataclasses.replace(config, method=method), counts)
+        objective = Objective(dataclasses.replace(config, method=method), counts)
         penalty = 3.5 * (1 / norm + norm / 121).mean() if method == "magface" else 0
         loss = objective(logits, cosine, norm, target, aqs)[0]
         torch.testing.assert_close(loss, F.cross_entropy(shifted, target) + penalty, msg=method)
@@ -162,4 +163,4 @@ def test_default_reading_follows_the_rule(real_root):
             aqs = quality.QualityScorer().fit(*measured.T).score(*measured.T)
             if ((aqs <= 0) | (aqs >= 1)).mean() < 0.05:
                 distance[tuple(reading.values())] = np.hypot(aqs.mean() - 0.45, aqs.std() - 0.08)
-    assert min(distance, key=distance.get) == tuple(quality.DEFAULT_READING.values())
+    assert min(distance, key=distance.get) == tuple(quality.DEFAULT_DEFINITION.values())

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from qlung import audio, backbones, degradations, learned, quality, scores, sources, training
-from qlung.corpora import load_corpus
+from qlung import audio, backbones, evaluation, load_corpus, quality, training
+from qlung.audio import degrade
 from qlung.errors import ConfigError, QualityError, WeightsError
+from qlung.quality import indicators, learned, sources, stress
 
 RATE = 16000
 READINGS = [(scope, bins, power) for scope in quality.SCOPES for bins, power in
@@ -214,8 +215,8 @@ def test_an_unknown_or_rare_device_is_not_shifted(measured):
 
 def test_scores_where_the_answer_is_known():
     x = torch.cat([noise(2.0, rate=4000), tone(440, 2.0, 4000), noise(2.0, 1, rate=4000).clamp(-0.1, 0.1)])
-    told = scores.signal_scores(x)
-    assert list(told) == list(scores.DIRECTION)
+    told = indicators.signal_scores(x)
+    assert list(told) == list(indicators.DIRECTION)
     assert told["zero_crossings"][1] == pytest.approx(880, rel=0.01)
     assert told["centroid"][1] == pytest.approx(440, rel=0.02)
     assert told["crest"][1] == pytest.approx(20 * np.log10(np.sqrt(2)), abs=0.05)
@@ -225,13 +226,13 @@ def test_scores_where_the_answer_is_known():
     assert told["clipping"][2] == pytest.approx(float((x[2].abs() >= 0.0999).float().mean()), abs=0.01)
     assert told["clipping"][0] < 0.01 < 0.2 < told["clipping"][2]
     silence = torch.cat([x[:, :4000], torch.zeros(3, 4000)], 1)
-    assert (scores.signal_scores(silence)["dropouts"] > 0.4).all()
+    assert (indicators.signal_scores(silence)["dropouts"] > 0.4).all()
 
 
 def test_estimated_snr_follows_bursts_over_a_floor():
     burst = noise(4.0, rate=4000) * (torch.arange(16000) % 4000 < 1000)
     floor = noise(4.0, 1, rate=4000)
-    snr = [float(scores.signal_scores(burst + floor * 10 ** (-db / 20))["snr"]) for db in (0, 10, 20, 30)]
+    snr = [float(indicators.signal_scores(burst + floor * 10 ** (-db / 20))["snr"]) for db in (0, 10, 20, 30)]
     assert np.diff(snr) == pytest.approx([10, 10, 10], abs=4)
 
 
@@ -239,20 +240,22 @@ def test_estimated_snr_follows_bursts_over_a_floor():
 @given(gain=st.floats(-60, 40), seed=st.integers(0, 99))
 def test_only_level_follows_gain(gain, seed):
     x = noise(1.0, seed, rate=4000) * torch.linspace(0, 1, 4000)
-    before, after = scores.signal_scores(x), scores.signal_scores(x * 10 ** (gain / 20))
+    before, after = indicators.signal_scores(x), indicators.signal_scores(x * 10 ** (gain / 20))
     torch.testing.assert_close(after.pop("level"), before.pop("level") + gain, atol=1e-3, rtol=0)
     torch.testing.assert_close(after, before, atol=2e-3, rtol=1e-3)
-    torch.testing.assert_close(scores.band_features(x * 10 ** (gain / 20)), scores.band_features(x), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        indicators.band_features(x * 10 ** (gain / 20)), indicators.band_features(x), atol=2e-3, rtol=0
+    )
 
 
 def test_scores_of_what_cannot_be_measured():
     x = torch.cat([noise(rate=4000), torch.zeros(1, 4000), noise(rate=4000)])
     x[2, 3] = torch.nan
-    for score in (*scores.signal_scores(x).values(), *scores.band_features(x).T):
+    for score in (*indicators.signal_scores(x).values(), *indicators.band_features(x).T):
         assert score.isnan().tolist() == [False, True, True]
-    assert all(s.isnan().all() for s in scores.signal_scores(x[:, :50]).values())
+    assert all(s.isnan().all() for s in indicators.signal_scores(x[:, :50]).values())
     with pytest.raises(QualityError, match="resample first"):
-        scores.signal_scores(x, 2000)
+        indicators.signal_scores(x, 2000)
 
 
 def test_auroc_equals_sklearn_and_its_interval_holds_it():
@@ -260,25 +263,25 @@ def test_auroc_equals_sklearn_and_its_interval_holds_it():
     good, patient = rng.random(400) < 0.8, rng.integers(0, 40, 400)
     score = np.round(good + rng.normal(size=400), 1)  # with ties
     score[3] = np.nan
-    told = scores.auroc(score, good, patient, draws=300)
+    told = evaluation.auroc_interval(score, good, patient, draws=300)
     assert told["AUROC"] == pytest.approx(roc_auc_score(good[np.isfinite(score)], score[np.isfinite(score)]))
     assert told["low"] < told["AUROC"] < told["high"]
     assert (told["good"] + told["poor"], told["missing"]) == (399, 1)
-    alike = scores.auroc(np.tile(score, 9), np.tile(good, 9), np.tile(patient, 9), draws=300)
+    alike = evaluation.auroc_interval(np.tile(score, 9), np.tile(good, 9), np.tile(patient, 9), draws=300)
     assert alike["high"] - alike["low"] == pytest.approx(told["high"] - told["low"])  # copies are no new patients
 
 
 # Damage
 
 
-@pytest.mark.parametrize("kind", degradations.LADDERS)
+@pytest.mark.parametrize("kind", degrade.SEVERITIES)
 def test_damage_is_what_it_says(kind):
     x = noise(4.0, clips=3) * torch.linspace(0.2, 1, 4 * RATE)
-    unit, amounts = degradations.LADDERS[kind]
+    unit, amounts = degrade.SEVERITIES[kind]
     for amount in amounts:
-        y = degradations.Degradation(kind, amount)(x, RATE)
+        y = degrade.Degradation(kind, amount)(x, RATE)
         assert y.shape == x.shape
-        assert torch.equal(y, degradations.Degradation(kind, amount)(x, RATE))
+        assert torch.equal(y, degrade.Degradation(kind, amount)(x, RATE))
         if kind == "noise":
             snr = 10 * (x.square().mean(-1) / (y - x).square().mean(-1)).log10()
             torch.testing.assert_close(snr, torch.full((3,), amount), atol=0.05, rtol=0)
@@ -294,33 +297,33 @@ def test_damage_is_what_it_says(kind):
             torch.testing.assert_close(quality.rms_dbfs(y), quality.rms_dbfs(x) + amount, atol=1e-3, rtol=0)
     assert unit
     with pytest.raises(QualityError, match="unknown degradation 'echo'"):
-        degradations.Degradation("echo", 1)
+        degrade.Degradation("echo", 1)
 
 
 def test_ladder_and_what_follows_it(synthetic_root):
-    corpus = degradations.sample(load_corpus("icbhi", synthetic_root).select("train"), 10)
-    table = degradations.ladder(corpus)
+    corpus = degrade.sample(load_corpus("icbhi", synthetic_root).select("train"), 10)
+    table = stress.severity_table(corpus)
     assert len(table) == 10 * 26
     clean = table[table["kind"] == "none"].set_index("event_id").loc[corpus.events["event_id"]]
     assert clean[["H", "R"]].to_numpy() == pytest.approx(quality.measure(corpus), abs=1e-6)
-    told = degradations.follows(table.assign(level=table["R"]), "level").set_index("kind")
+    told = stress.monotonicity(table.assign(level=table["R"]), "level").set_index("kind")
     assert told.loc["gain", "rho"] == pytest.approx(-1)
     assert told.loc["gain", "monotone"] == 1
-    told = degradations.follows(table.assign(zero=0.0 * table["R"], made=-table["step"]), "zero")
+    told = stress.monotonicity(table.assign(zero=0.0 * table["R"], made=-table["step"]), "zero")
     assert (told["rho"] == 0).all()
-    told = degradations.follows(table, "entropy").set_index("kind")
+    told = stress.monotonicity(table, "entropy").set_index("kind")
     assert told.loc["gain", "monotone"] == 1
     assert told.loc["noise", "rho"] > 0.5
 
 
 def test_what_only_rounding_moves_follows_nothing(synthetic_root):
-    corpus = degradations.sample(load_corpus("icbhi", synthetic_root).select("train"), 10)
-    table = degradations.ladder(corpus)
+    corpus = degrade.sample(load_corpus("icbhi", synthetic_root).select("train"), 10)
+    table = stress.severity_table(corpus)
     spread = table.loc[table["kind"] == "none", "flux"].std()
     told = []
     for seed in range(3):  # as three processors might round; on no grid, for a grid's lines part what is equal
         jitter = 1e-3 * spread * np.random.default_rng(seed).uniform(-1, 1, len(table))
-        told.append(degradations.follows(table.assign(flux=table["flux"] + jitter), "flux").set_index("kind"))
+        told.append(stress.monotonicity(table.assign(flux=table["flux"] + jitter), "flux").set_index("kind"))
         assert told[-1].loc["gain", "rho"] == 0  # flux doesn't know the gain
         assert told[-1].loc["gain", "monotone"] == 1
     rhos = pd.concat([one["rho"] for one in told], axis=1)
@@ -369,7 +372,7 @@ def test_a_missing_clip_stays_missing(heard):
     x, good, patient = heard
     x[5] = np.nan
     assert np.isnan(learned.out_of_fold(x, good, patient, "bands")).tolist() == [i == 5 for i in range(400)]
-    assert np.isnan(learned.typical(x)[5])
+    assert np.isnan(learned.typicality(x)[5])
     with pytest.raises(QualityError, match="there are 400 and 0"):
         learned.fit(np.nan_to_num(x), np.ones(400), "bands", "a test")
 
@@ -377,7 +380,7 @@ def test_a_missing_clip_stays_missing(heard):
 def test_the_untypical_is_far():
     rng = np.random.default_rng(0)
     usual = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5))
-    told = learned.typical(np.vstack([usual[:50], usual[:50] * 6]), usual)
+    told = learned.typicality(np.vstack([usual[:50], usual[:50] * 6]), usual)
     assert roc_auc_score(np.repeat([1, 0], 50), told) > 0.95
 
 
@@ -398,9 +401,9 @@ def test_shipped_models_are_the_fit(real_root):
     shipped, again = learned.load("learned_cheap"), learned.train_on_people(sprsound, "bands")
     assert again.seen == shipped.seen == "sprsound train"
     assert again.weight == pytest.approx(shipped.weight, abs=2e-3)
-    whole = scores.whole_recordings(sprsound.select("train"))
+    whole = indicators.whole_recordings(sprsound.select("train"))
     good = whole.recordings["quality_label"] == "good"
-    out = learned.out_of_fold(learned.hear(whole, "bands"), good, whole.recordings["patient_id"], "bands")
+    out = learned.out_of_fold(learned.extract_features(whole, "bands"), good, whole.recordings["patient_id"], "bands")
     assert roc_auc_score(good, out) > 0.85
 
 
@@ -421,8 +424,8 @@ def test_every_source_gives_one_value_a_clip(train, source):
     aqs = sources.training_quality(train)[0]
     assert values.shape == (len(train.events),)
     assert ((values >= 0) & (values <= 1)).all()
-    if source in sources.READINGS:
-        h, r = quality.measure(train, **sources.READINGS[source]).T
+    if source in sources.DEFINITIONS:
+        h, r = quality.measure(train, **sources.DEFINITIONS[source]).T
         assert values.tolist() == quality.QualityScorer().fit(h, r).score(h, r).tolist()
         assert np.ptp(values - aqs) > 0.01
         return
@@ -435,20 +438,20 @@ def test_every_source_gives_one_value_a_clip(train, source):
 
 
 def test_what_is_heard_is_the_clip_the_cycle_or_the_recording(train):
-    cycles = [torch.from_numpy(samples) for _, samples in audio.clips(train, RATE, seconds=None)]
-    h, r = quality.measure(train, heard="cycle").T
-    want = [quality.spectral_entropy(x, RATE, **quality.DEFAULT_READING) for x in cycles]
+    cycles = [torch.from_numpy(samples) for _, samples in audio.cut_clips(train, RATE, seconds=None)]
+    h, r = quality.measure(train, audio="cycle").T
+    want = [quality.spectral_entropy(x, RATE, **quality.DEFAULT_DEFINITION) for x in cycles]
     assert h == pytest.approx(np.array(want), abs=1e-6)
     assert r == pytest.approx([float(quality.rms_dbfs(x)) for x in cycles], abs=1e-4)
-    whole = pd.DataFrame(quality.measure(train, heard="recording"), columns=["H", "R"])
+    whole = pd.DataFrame(quality.measure(train, audio="recording"), columns=["H", "R"])
     own = whole.groupby(train.events["recording_id"])
     assert (own.max() == own.min()).all(axis=None)
     assert own.ngroups > 1
     first = train.recordings.iloc[0]
     samples = torch.from_numpy(audio.read(first["path"], RATE)[0])
     assert own["R"].first()[first["recording_id"]] == pytest.approx(float(quality.rms_dbfs(samples)), abs=1e-4)
-    with pytest.raises(QualityError, match="unknown heard='padded': choose from clip, cycle, recording"):
-        quality.measure(train, heard="padded")
+    with pytest.raises(QualityError, match="unknown audio='padded': choose from clip, cycle, recording"):
+        quality.measure(train, audio="padded")
 
 
 def test_controls_are_what_they_say(train):
@@ -472,7 +475,7 @@ def test_controls_are_what_they_say(train):
 def test_a_silent_clip_is_neutral_and_counted(train, source, monkeypatch):
     h_r = np.array(quality.measure(train))
     h_r[7] = np.nan, -np.inf
-    monkeypatch.setattr(quality, "measure", lambda corpus: h_r)
+    monkeypatch.setattr(sources.quality, "measure", lambda corpus: h_r)
     values, told = sources.training_quality(train, source)
     assert told["missing"] == 1
     assert values[7] == pytest.approx(np.delete(values, 7).mean(), abs=1e-6)

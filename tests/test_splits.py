@@ -2,7 +2,8 @@
 
 import pytest
 
-from qlung.corpora import icbhi, load_corpus, splits
+from qlung import load_corpus
+from qlung.corpora import icbhi, splits
 from qlung.errors import ConfigError
 
 

@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 from distributed import LocalCluster
 
-from qlung import experiments, paths, sweep
+from qlung import paths
+from qlung.book import sweep
 from qlung.errors import ConfigError
+from qlung.training import profiles
 
 ROWS = 12
 ROW = """
@@ -113,8 +115,7 @@ def test_rows_on_another_scheduler_take_a_gpu_each(home):
 
 
 GOOD = """[profiles.demo]
-corpora = "synthetic"
-subset = ""
+corpora = ["synthetic-icbhi", "synthetic-sprsound"]
 [profiles.demo.backbones.cnn]
 methods = ["ce", "qlung"]
 seeds = [0, 1]
@@ -137,7 +138,7 @@ def test_a_wrong_table_stops_before_anything_starts(old, new, message, synthetic
 
 
 def test_rows_can_be_chosen():
-    row = experiments.load_profile("demo")
+    row = profiles.load_profile("demo")
     assert [c.name for c in row.configs("cnn", "ce", 2)] == ["cnn-ce seed 2"]
     with pytest.raises(ConfigError, match="has no run with backbone='mn04'"):
         row.configs("mn04")

@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from qlung import features, runs, training
-from qlung.corpora import load_corpus
+from qlung import load_corpus, training
+from qlung.audio import frontends
 from qlung.errors import ConfigError, TrainingError
 from qlung.evaluation import icbhi_score
-from qlung.training import Config
+from qlung.training import Config, loop, runs
 
 QUICK = Config(epochs=3, batch_size=8, lr=1e-3)
 
@@ -55,13 +55,13 @@ def weights(run) -> bytes:
 
 
 def stop_after(epoch: int):
-    """A ``say`` that interrupts the run right after an epoch's checkpoint."""
+    """A ``progress`` that interrupts the run right after an epoch's checkpoint."""
 
-    def say(now, line):
+    def progress(now, line):
         if now == epoch:
             raise KeyboardInterrupt
 
-    return say
+    return progress
 
 
 LONG = dataclasses.replace(QUICK, epochs=8)
@@ -74,7 +74,7 @@ def train_under_fire(root: str) -> None:
     while True:
         reader, writer = os.pipe()
         if not (child := os.fork()):
-            training.fit(LONG, *corpora, say=lambda epoch, line, to=writer: os.write(to, b"."))
+            training.fit(LONG, *corpora, progress=lambda epoch, line, to=writer: os.write(to, b"."))
             os._exit(0)
         os.close(writer)
         if killed % 2:
@@ -108,7 +108,7 @@ def test_killed_at_random_moments_gives_the_same_weights(train, synthetic_root, 
 def test_resume_goes_back_to_a_sound_checkpoint(damage, train, tmp_path):
     whole = train(into="whole")
     with pytest.raises(KeyboardInterrupt):
-        train(say=stop_after(2))
+        train(progress=stop_after(2))
     newest, previous = (next(tmp_path.glob(f"runs/demo/*/*/{name}")) for name in runs.CHECKPOINTS)
     if damage == "newest empty":
         newest.write_bytes(b"")
@@ -116,7 +116,7 @@ def test_resume_goes_back_to_a_sound_checkpoint(damage, train, tmp_path):
         for path in (newest, previous)[: 2 if damage == "both cut" else 1]:
             path.write_bytes(path.read_bytes()[:-100])
     said = []
-    again = train(say=lambda epoch, line: said.append(line))
+    again = train(progress=lambda epoch, line: said.append(line))
     first = {"nothing": 3, "both cut": 1}.get(damage, 2)
     assert f"epoch {first}/3" in next(line for line in said if " epoch " in line)
     assert sum("is damaged" in line for line in said) == {"nothing": 0, "both cut": 2}.get(damage, 1)
@@ -144,7 +144,7 @@ def test_history_tells_the_parts_of_the_loss(train):
 
 def test_validation_patients_are_held_out_and_choose_the_epoch(train, corpora, monkeypatch):
     judged = []
-    monkeypatch.setattr(training, "icbhi_score", lambda y, p: judged.append(y) or icbhi_score(y, p))
+    monkeypatch.setattr(loop, "icbhi_score", lambda y, p: judged.append(y) or icbhi_score(y, p))
     run = train(dataclasses.replace(QUICK, checkpoint="val"))
     record = json.loads((run.folder / "run.json").read_text())
     assert sum(record["train_counts"]) + len(judged[0]) == len(corpora[0].events)
@@ -154,14 +154,14 @@ def test_validation_patients_are_held_out_and_choose_the_epoch(train, corpora, m
     inside = patients.isin(patients[job.rows.numpy()])
     assert inside.sum() == len(job.rows) < len(patients)
     with pytest.raises(KeyboardInterrupt):
-        train(run.config, "stopped", say=stop_after(2))
+        train(run.config, "stopped", progress=stop_after(2))
     assert weights(train(run.config, "stopped")) == weights(run)
 
 
 def test_best_on_test_is_never_an_accident(train, corpora):
     said = []
     config = dataclasses.replace(QUICK, checkpoint="best_on_test")
-    run = train(config, say=lambda epoch, line: said.append(line))
+    run = train(config, progress=lambda epoch, line: said.append(line))
     assert "chosen by the TEST labels" in said[0]
     table = run.predictions()
     assert icbhi_score(table["label"], table["predicted"]).score == pytest.approx(run.history["score"].max())
@@ -173,7 +173,7 @@ def test_best_on_test_is_never_an_accident(train, corpora):
 class Flat(nn.Module):
     """An encoder without batch statistics or dropout, for checks of the arithmetic."""
 
-    front_end, dim, weights = features.FrontEnd("ast", 16000), 32, "random"
+    front_end, dim, weights = frontends.FrontEnd("ast", 16000), 32, "random"
 
     def __init__(self):
         super().__init__()
@@ -270,17 +270,17 @@ def earlier(train):
 
 
 def test_a_nan_stops_the_run_at_once(train, earlier, monkeypatch):
-    steps, forward = [], training.Objective.forward
+    steps, forward = [], loop.Objective.forward
 
     def poisoned(self, *given):
         steps.append(1)
         loss, *rest = forward(self, *given)
         return (loss * float("nan") if len(steps) == 7 else loss, *rest)
 
-    monkeypatch.setattr(training.Objective, "forward", poisoned)
+    monkeypatch.setattr(loop.Objective, "forward", poisoned)
     with pytest.raises(TrainingError, match=r"diverged in epoch 2, step 2: loss nan.*Lower lr \(0.001\)"):
         train()
-    monkeypatch.setattr(training.Objective, "forward", forward)
+    monkeypatch.setattr(loop.Objective, "forward", forward)
     assert weights(train()) == weights(train(into="whole"))  # on from epoch 1, with sound weights
 
 
@@ -304,7 +304,7 @@ def test_a_full_disk_is_answered_and_survived(train, earlier, monkeypatch):
         train()
     monkeypatch.setattr(runs.safetensors.torch, "save_file", save_file)
     said = []
-    run = train(say=lambda epoch, line: said.append(epoch))
+    run = train(progress=lambda epoch, line: said.append(epoch))
     assert said == [2, 3]
     assert weights(run) == weights(train(into="whole"))
 
@@ -317,7 +317,7 @@ def test_an_unwritable_folder_is_named(train, tmp_path):
 
 def test_a_checkpoint_with_other_classes_is_refused(train, earlier, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(say=stop_after(1))
+        train(progress=stop_after(1))
     path = next(tmp_path.glob(f"runs/demo/*/*/{runs.CHECKPOINTS[0]}"))
     with runs.safetensors.safe_open(path, "pt") as file:
         tensors, metadata = {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()
@@ -329,10 +329,11 @@ def test_a_checkpoint_with_other_classes_is_refused(train, earlier, tmp_path):
 
 def test_two_processes_do_not_train_the_same_run(train, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        train(say=stop_after(1))
+        train(progress=stop_after(1))
     (folder,) = tmp_path.glob("runs/demo/*/*/")
-    held = f"from qlung import runs; from pathlib import Path\nwith runs.alone(Path({str(folder)!r})): print('held')"
-    with runs.alone(folder):
+    imports = "from pathlib import Path; from qlung.training import runs"
+    held = f"{imports}\nwith runs.run_lock(Path({str(folder)!r})): print('held')"
+    with runs.run_lock(folder):
         job = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE, text=True)
         with pytest.raises(subprocess.TimeoutExpired):
             job.wait(timeout=0.5)

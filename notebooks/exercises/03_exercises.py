@@ -22,7 +22,8 @@ import math
 import torch
 from torch.nn import functional as F
 
-from qlung import lessons, margins
+from qlung import margins
+from qlung.book import figures, lessons
 
 _ = torch.manual_seed(0)
 

@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 
 from ..errors import CorpusError
-from . import sound
+from . import wav
+from .registry import Source, register
+from .tables import Tables
 
 SPLIT_NAMES = ("official_split.txt", "ICBHI_challenge_train_test.txt")
 NAME = re.compile(r"(?P<patient>\d{3})_\w+_(?P<location>Tc|[APL][lr])_(?P<mode>sc|mc)_(?P<device>\w+)", re.ASCII)
@@ -60,8 +62,6 @@ def read_annotations(folder: Path) -> dict[str, list]:
 
 def read(base: Path, subset: str | None = None):
     """Read the recordings that are present; what is missing or unusable stands in the corpus's report."""
-    from . import Tables
-
     folder = base / "ICBHI_final_database"
     folder = folder if folder.is_dir() else base
     wavs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".wav")
@@ -75,7 +75,7 @@ def read(base: Path, subset: str | None = None):
         tables.note(name, "named in the official split, no .wav here", "absent")
     for name in sorted({path.stem for path in folder.glob("[12]*_*.txt")} - {path.stem for path in wavs} - set(split)):
         tables.note(name, "an annotation without a recording, not in the official split")
-    sounds = sound.examine_all(folder, wavs)
+    sounds = wav.examine_all(folder, wavs)
     for path in wavs:
         name, fields = path.stem, NAME.fullmatch(path.stem)
         if not fields:
@@ -103,3 +103,6 @@ def read(base: Path, subset: str | None = None):
             location=fields["location"], split=split[name], path=str(path), quality_label="",
         )  # fmt: skip
     return tables.corpus()
+
+
+register(Source("icbhi", read, ("sc",)))

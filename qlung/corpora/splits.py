@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from ..errors import ConfigError
-from . import Corpus
+from .tables import Corpus
 
 
 def with_split(corpus: Corpus, split: pd.Series) -> Corpus:

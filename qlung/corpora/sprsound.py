@@ -9,7 +9,9 @@ import re
 from pathlib import Path
 
 from ..errors import CorpusError
-from . import sound
+from . import wav
+from .registry import Source, register
+from .tables import Tables
 
 TO_ICBHI = {
     "Normal": (False, False),
@@ -55,9 +57,9 @@ def read_record(text: str) -> tuple[str, list[tuple[float, float, str]]]:
 def _part(base: Path, part: str) -> tuple[Path, Path] | None:
     homes = (base, base / "BioCAS2022", base / "releases" / "BioCAS2022", base / "Classification")
     for home in homes:
-        for wav, annotation in zip(*PARTS[part], strict=True):
-            if (home / wav).is_dir() and (home / annotation).is_dir():
-                return home / wav, home / annotation
+        for audio, annotation in zip(*PARTS[part], strict=True):
+            if (home / audio).is_dir() and (home / annotation).is_dir():
+                return home / audio, home / annotation
     return None
 
 
@@ -69,8 +71,6 @@ def _annotated(annotations: Path) -> set[str]:
 
 def read(base: Path, subset: str | None = None):
     """Read train (split "train") and inter_test (split "test"), or one of them."""
-    from . import Tables
-
     found = {part: _part(base, part) for part in ([subset] if subset else PARTS)}
     if not any(found.values()):
         raise CorpusError(
@@ -85,30 +85,33 @@ def read(base: Path, subset: str | None = None):
             continue
         wavs, annotations = folders
         notes = sorted(annotations.glob("*.json"))
-        sounds = sound.examine_all(wavs, [wavs / f"{path.stem}.wav" for path in notes])
+        sounds = wav.examine_all(wavs, [wavs / f"{path.stem}.wav" for path in notes])
         for name in sorted({path.stem for path in wavs.glob("*.wav")} - _annotated(annotations)):
             tables.note(name, "has no annotation .json", "not used")
         for path in notes:
-            name, wav, fields = path.stem, wavs / f"{path.stem}.wav", NAME.fullmatch(path.stem)
+            name, path_wav, fields = path.stem, wavs / f"{path.stem}.wav", NAME.fullmatch(path.stem)
             if not fields:
                 tables.note(name, "name is not patient_age_gender_location_recording")
                 continue
-            if sounds[wav]["unusable"]:
-                tables.note(name, sounds[wav]["unusable"])
+            if sounds[path_wav]["unusable"]:
+                tables.note(name, sounds[path_wav]["unusable"])
                 continue
             try:
                 quality, rows = read_record(path.read_text(encoding="utf-8-sig"))
             except (OSError, ValueError) as error:
                 tables.note(name, f"annotation unreadable: {error}")
                 continue
-            if sounds[wav]["rate"] != RATE:
-                tables.note(name, f"is at {sounds[wav]['rate']} Hz, the release at {RATE} Hz", "kept")
+            if sounds[path_wav]["rate"] != RATE:
+                tables.note(name, f"is at {sounds[path_wav]['rate']} Hz, the release at {RATE} Hz", "kept")
             if quality == "Poor Quality" and rows:
                 tables.note(name, f"labelled Poor Quality, with {len(rows)} events", "kept")
             tables.add(
-                sounds[wav], [(start, end, *TO_ICBHI[kind], kind) for start, end, kind in rows], recording_id=name,
+                sounds[path_wav], [(start, end, *TO_ICBHI[kind], kind) for start, end, kind in rows], recording_id=name,
                 patient_id=fields["patient"], device="YunTing", location=LOCATIONS[fields["location"]],
-                split="train" if part == "train" else "test", path=str(wav),
+                split="train" if part == "train" else "test", path=str(path_wav),
                 quality_label="poor" if quality == "Poor Quality" else "good",
             )  # fmt: skip
     return tables.corpus()
+
+
+register(Source("sprsound", read, ("train", "inter")))

@@ -23,7 +23,9 @@ from scipy import signal
 
 from .. import paths
 from ..errors import CorpusError
+from . import icbhi, sprsound
 from .icbhi import SPLIT_NAMES
+from .registry import Source, register
 
 VERSION = 2
 PRIOR = (0.53, 0.27, 0.13, 0.07)  # normal, crackle, wheeze, both: about ICBHI's
@@ -298,3 +300,17 @@ def ensure(root: str | Path | None = None) -> Path:
                 if not (final / "truth.csv").is_file():
                     raise CorpusError(f"'{final}' is there and holds other things; name another folder") from error
     return final
+
+
+def _reader(kind: str, read):
+    """Read the ICBHI-like or the SPRSound-like corpus with the loader of the corpus it stands for."""
+
+    def read_synthetic(root: Path | None, subset: str | None):
+        home = ensure(root)
+        return dataclasses.replace(read(home / kind, subset), name=f"synthetic-{kind}")
+
+    return read_synthetic
+
+
+register(Source("synthetic-icbhi", _reader("icbhi", icbhi.read), recorded=False))
+register(Source("synthetic-sprsound", _reader("sprsound", sprsound.read), recorded=False))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from ..errors import CorpusError
-from . import ASIDE, Corpus, load_corpus
+from .registry import load_corpus
+from .tables import ASIDE, Corpus
 
 CORPORA = ("icbhi", "sprsound")
 
@@ -82,7 +83,7 @@ def summary(verdicts: list[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows).rename(columns={"recordings": "files", "remarks": "notes", "duplicates": "twice"})
 
 
-def sound_enough(verdicts: list[dict]) -> bool:
+def all_complete(verdicts: list[dict]) -> bool:
     """Whether at least one corpus is complete and none is partial, damaged or different."""
     said = {verdict["verdict"] for verdict in verdicts} - {"absent"}
     return said == {"complete"}

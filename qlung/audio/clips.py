@@ -1,0 +1,154 @@
+"""From a recording on disk to the clip a model hears: read, resample, slice, pad."""
+
+import functools
+import itertools
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+
+from ..errors import AudioError
+
+FADE_S = 1 / 16
+FEW = 2  # clips at a time through a front end: its intermediate arrays then stay in the processor's cache
+
+
+def read(path: str, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Mono float32 samples, resampled by soxr (HQ) if a rate is given; a sample that is not finite becomes 0."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise AudioError(
+            f"cannot read '{path}': {error}. Run `qlung data verify` to see what else is damaged."
+        ) from error
+    if not len(samples):
+        raise AudioError(f"'{path}' holds no samples")
+    samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
+    samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    if sample_rate and sample_rate != rate:
+        samples, rate = soxr.resample(samples, rate, sample_rate), sample_rate
+    return samples, rate
+
+
+def fade(samples: np.ndarray, rate: int, ends: str = "both") -> np.ndarray:
+    """Linear fade over 1/16 s at both ends, or at the "end" only (the family's reference protocol)."""
+    return _fade(samples.copy(), rate, ends)
+
+
+def _fade(samples: np.ndarray, rate: int, ends: str) -> np.ndarray:
+    """``fade`` in place."""
+    n = min(int(FADE_S * rate), len(samples))
+    ramp = np.linspace(0, 1, n, dtype=samples.dtype)
+    if ends == "both":
+        samples[:n] *= ramp
+    samples[len(samples) - n :] *= ramp[::-1]
+    return samples
+
+
+def fit_length(clip: np.ndarray, rate: int, seconds: float) -> np.ndarray:
+    """Cut a clip at ``seconds``, or repeat it to that length and fade the last repetition out."""
+    n = round(rate * seconds)
+    return clip[:n] if len(clip) >= n else _fade(np.resize(clip, n), rate, "end")
+
+
+def cut(recording, events, sample_rate: int, seconds: float | None) -> list[np.ndarray]:
+    """The clips of one recording: read, resampled, faded as a whole, sliced at its events, cut or repeated."""
+    samples = _fade(read(recording.path, sample_rate)[0], sample_rate, "both")
+    out = []
+    for event in events.itertuples():
+        clip = samples[round(event.start_s * sample_rate) : round(event.end_s * sample_rate)]
+        if not len(clip):
+            raise AudioError(f"{event.event_id}: no sample at {sample_rate} Hz: too short, or past the end")
+        out.append(clip if seconds is None else fit_length(clip, sample_rate, seconds))
+    return out
+
+
+def _in_order(function, jobs, workers: int | None = None):
+    """``function(*job)`` of every job in threads, in order, with a few results in flight: memory stays bounded.
+
+    Reading, resampling and torch's kernels all release the interpreter's lock, so threads use every core. Each of them
+    gets one torch thread, or they would get into each other's way; the caller's setting comes back at the end.
+    """
+    workers, before = workers or os.cpu_count(), torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waiting = deque()
+            for job in jobs:
+                waiting.append(pool.submit(function, *job))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _jobs(corpus):
+    """(recording, its events) for each run of events of one recording, in the order of ``corpus.events``."""
+    recordings = {row.recording_id: row for row in corpus.recordings.itertuples()}
+    names = corpus.events["recording_id"]
+    for _, events in corpus.events.groupby((names != names.shift()).cumsum(), sort=False):
+        yield recordings[events["recording_id"].iat[0]], events
+
+
+def cut_clips(corpus, sample_rate: int, seconds: float | None = 8.0):
+    """Yield (event_id, samples float32) in the order of ``corpus.events``, each recording read once.
+
+    Parameters
+    ----------
+    corpus : Corpus
+    sample_rate : int [Hz]
+    seconds : float or None
+        Length of every clip; None leaves the event's own length.
+
+    Raises
+    ------
+    AudioError
+        If a recording can no longer be read, or an event holds no sample.
+    """
+    work = functools.partial(cut, sample_rate=sample_rate, seconds=seconds)
+    cuts = _in_order(work, _jobs(corpus))
+    yield from zip(corpus.events["event_id"], itertools.chain.from_iterable(cuts), strict=True)
+
+
+def map_clips(corpus, sample_rate: int, seconds: float, function, workers: int | None = None):
+    """Yield, for each recording in order, ``function(Tensor [k, n]) -> array [k, ...]`` over its clips, on all cores.
+
+    Peak memory does not depend on the number of recordings. ``function`` runs in threads and must be pure.
+    """
+
+    def work(recording, events):
+        made = cut(recording, events, sample_rate, seconds)
+        few = [made[i : i + FEW] for i in range(0, len(made), FEW)]
+        return np.concatenate([function(torch.from_numpy(np.stack(part))) for part in few])
+
+    yield from _in_order(work, _jobs(corpus), workers)
+
+
+def batches(corpus, sample_rate: int, seconds: float, size: int = 32):
+    """Yield Tensors [<= size, samples] of equal-length clips, in the order of ``corpus.events``."""
+    stream = (clip for _, clip in cut_clips(corpus, sample_rate, seconds))
+    while batch := list(itertools.islice(stream, size)):
+        yield torch.from_numpy(np.stack(batch))
+
+
+def copied_share(duration_s, seconds: float = 8.0):
+    """Share of a padded clip that is repetition of itself: 1 - duration / seconds, and 0 for longer events.
+
+    >>> float(copied_share(2.0))
+    0.75
+    """
+    return np.maximum(0.0, 1 - np.asarray(duration_s) / seconds)
+
+
+def bandwidth(samples: np.ndarray, rate: int, share: float = 0.99) -> float:
+    """Frequency [Hz] below which ``share`` of the power lies, from Welch's spectrum; NaN for silence."""
+    from scipy import signal  # takes a second to import, and only this needs it
+
+    frequency, power = signal.welch(samples, rate, nperseg=min(len(samples), 2048))
+    total = np.cumsum(power)
+    return float(frequency[np.searchsorted(total, share * total[-1])]) if total[-1] > 0 else float("nan")

@@ -1,0 +1,158 @@
+"""The command line: qlung reproduce | data | train | sweep | check | notebooks | evidence."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.progress import DownloadColumn, Progress
+from rich.table import Table
+
+from .. import cache, evaluation, paths
+from ..corpora import fetch as fetching
+from ..corpora import verify
+from ..errors import QlungError
+from ..evaluation import claims
+from ..training import experiments
+from . import notebooks as books
+from . import results
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data = typer.Typer(no_args_is_help=True, help="Get, check and look after the corpora, the weights and the cache.")
+app.add_typer(data, name="data")
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+
+
+def show(frame, title: str) -> None:
+    """Print a DataFrame as a table."""
+    table = Table(*map(str, frame.columns), title=title, title_justify="left")
+    for row in frame.itertuples(index=False):
+        table.add_row(*(f"{v:.2f}" if isinstance(v, float) else str(v) for v in row))
+    console.print(table)
+
+
+@app.command()
+def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> None:
+    """Run the whole book on one profile; results go under runs/PROFILE/."""
+    steps = books.reproduce(profile, data, force)
+    show(steps, f"the book on profile {profile}: {steps['seconds'].sum():.0f} s")
+    show(results.pretty(pd.read_csv(paths.runs_dir(profile) / "scores.csv")), "mean ± sd over seeds, percent")
+    console.print(f"results page, figures and executed notebooks: {paths.runs_dir(profile)}")
+
+
+@app.command()
+def train(
+    profile: str = "demo", data: str = "", backbone: str = "", method: str = "",
+    seed: int = typer.Option(-1, help="-1: every seed"),
+) -> None:  # fmt: skip
+    """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks."""
+    with books.progress_bar("training") as progress:
+        predictions = experiments.train_all(profile, data, progress, backbone=backbone, method=method, seed=seed)
+    show(
+        results.pretty(evaluation.scores(predictions)[1]), f"{predictions['run'].nunique()} runs, mean ± sd over seeds"
+    )
+
+
+@app.command()
+def sweep(
+    table: str = typer.Argument("", help="another experiments.toml"), profile: str = "demo", data: str = "",
+    scheduler: str = typer.Option("", help="address of a Dask scheduler"), jobs: int = 0,
+) -> None:  # fmt: skip
+    """Run notebook 04 once for every run of a profile, in parallel; stop it at any time and call it again."""
+    from .sweep import sweep as run
+
+    with books.progress_bar("sweep") as progress:
+        rows = run(profile, data, table, scheduler, jobs, progress)
+    show(rows, f"sweep of {profile}: {rows['what'].value_counts().to_dict()}")
+    raise typer.Exit(int((rows["what"] == "failed").any()))
+
+
+@app.command()
+def check(
+    profile: str = "demo", data: str = "",
+    committed: Annotated[bool, typer.Option("--committed", help="from the studies in figures/, without data")] = False,
+) -> None:  # fmt: skip
+    """Judge the paper's claims from a profile's runs and write its results page."""
+    if committed:
+        show(claims.judge("sc", results.headline()), "claims, judged on the committed studies of real recordings")
+        return
+    with books.progress_bar("training") as progress:
+        predictions = experiments.train_all(profile, data, progress)
+    results.write_results(profile, predictions)
+    show(claims.judge(profile, predictions), f"claims, judged on profile {profile}")
+
+
+@app.command()
+def evidence(profile: str = "sc", data: str = "") -> None:
+    """Write what is committed of a finished study: figures/PROFILE/, RESULTS.md and the README's table."""
+    with books.progress_bar("training") as progress:
+        written = results.publish(profile, data, progress)
+    for path in written:
+        console.print(f"wrote {path.relative_to(paths.ROOT)}")
+
+
+@app.command()
+def notebooks(names: list[str] = typer.Argument(None)) -> None:  # noqa: B008
+    """Rebuild the committed .ipynb (all, or those named) from their source, executed on the demo profile."""
+    for path in books.build(names):
+        console.print(f"built {path.name}")
+
+
+@data.command()
+def fetch(name: str, root: str = "", archive: str = "", accept_sha256: str = "") -> None:
+    """Download and verify icbhi, sprsound or weights; resumes, and does nothing when all is there."""
+    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=console, disable=not console.is_terminal)
+    with bar:
+        task = bar.add_task(name, total=None)
+        at = fetching.fetch(
+            name, root or None, archive or None, accept_sha256, lambda line: console.print(line, markup=False),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    console.print(f"{name}: {at}", markup=False)
+
+
+@data.command("verify")
+def verify_(root: Path, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Say what DIR holds of each corpus, what is missing or damaged; exits 1 unless all that is there is complete."""
+    found = verify.examine_all(root, fetching.registry())
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        show(verify.summary(found), str(root))
+        for one in found:
+            for what in [*one["differs"], *(": ".join(row) for row in [*one["damaged"].items()][:10])]:
+                console.print(f"{one['corpus']}: {what}", markup=False)
+    raise typer.Exit(int(not verify.all_complete(found)))
+
+
+@data.command()
+def status() -> None:
+    """Say where the corpora, the weights and the cache lie, and how much is there."""
+    known = fetching.registry()
+    show(verify.summary(verify.examine_all(paths.data_dir(), known)), f"corpora in {paths.data_dir()}")
+    for file in known["weights"]["files"]:
+        at = fetching.place("weights") / file["name"]
+        console.print(f"weights: {at}: {'there' if at.is_file() else 'not there'}", markup=False)
+    show(cache.usage(), f"cache in {paths.cache_dir()}; `qlung data prune` shrinks it")
+
+
+@data.command()
+def prune(days: float = 30.0) -> None:
+    """Delete cached arrays that nothing has read for DAYS days; they are rebuilt when needed."""
+    console.print(f"freed {cache.prune(days) / 1e6:.1f} MB of {paths.cache_dir()}", markup=False)
+
+
+def main() -> None:
+    """Entry point: our own errors, and files that cannot be used, in one line without a traceback."""
+    try:
+        app()
+    except QlungError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+    except OSError as error:
+        where = "QLUNG_CACHE, QLUNG_RUNS and QLUNG_DATA name other folders for derived files, results and corpora."
+        print(f"cannot use '{error.filename}': {error.strerror}. {where}", file=sys.stderr)
+        raise SystemExit(2) from error

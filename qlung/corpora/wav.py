@@ -1,0 +1,83 @@
+"""What a WAV file really holds, against what its header says: read once in full, then remembered."""
+
+import hashlib
+import struct
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from ..cache import file_facts
+
+ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 1000, 192000, 8
+STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders leave when they never learnt the real one
+
+
+def promised(path: Path) -> tuple[int, int]:
+    """Bytes of samples that a RIFF header promises, and bytes that follow it; (0, 0) where there is no such header."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
+            return 0, 0
+        while len(head := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", head)
+            if name == b"data":
+                return length, size - file.tell()
+            file.seek(length + length % 2, 1)
+    return 0, 0
+
+
+def examine(path: Path) -> dict:
+    """Decode a recording in blocks.
+
+    Returns
+    -------
+    dict
+        rate [Hz], frames, sha256 of the decoded samples (little-endian int32, or float64 of a float file, so that two
+        files with the same audio agree whatever else their headers hold), ``notes``: [what, done] of what was accepted
+        with a remark, and ``unusable``: why the recording must be set aside, or "".
+    """
+    found = {"rate": 0, "frames": 0, "sha256": "", "notes": [], "unusable": ""}
+    try:
+        length, present = promised(path)
+        if length > present and length not in STREAMED:
+            return found | {"unusable": f"cut short: {present} of the {length} bytes that its header promises"}
+        with soundfile.SoundFile(path) as file:
+            if file.format not in ("WAV", "WAVEX", "RF64") or file.subtype not in ENCODINGS:
+                return found | {"unusable": f"holds {file.format} {file.subtype}, not PCM or float WAV"}
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE or file.channels > MOST_CHANNELS:
+                return found | {"unusable": f"the header says {file.samplerate} Hz, {file.channels} channels"}
+            return found | {"rate": file.samplerate} | _decode(file)
+    except FileNotFoundError:
+        return found | {"unusable": "has no .wav"}
+    except (soundfile.SoundFileError, OSError, ValueError) as error:
+        return found | {"unusable": f"unreadable: {error}"}
+
+
+def _decode(file: soundfile.SoundFile) -> dict:
+    floating = file.subtype in ("FLOAT", "DOUBLE")
+    digest, frames, broken, loud, notes = hashlib.sha256(), 0, 0, False, []
+    for block in file.blocks(1 << 16, dtype="float64" if floating else "int32", always_2d=True):
+        digest.update(np.ascontiguousarray(block))
+        frames += len(block)
+        broken += int((~np.isfinite(block)).any(1).sum()) if floating else 0
+        loud = loud or bool(block.any())
+    if not frames:
+        return {"unusable": "holds no samples"}
+    if broken == frames:
+        return {"unusable": "not one sample is finite"}
+    if broken:
+        notes.append([f"{broken} samples are not finite", "set to 0"])
+    elif not loud:
+        notes.append(["silent: every sample is 0", "kept"])
+    if file.channels > 1:
+        notes.append([f"has {file.channels} channels", "averaged"])
+    return {"frames": frames, "sha256": digest.hexdigest(), "notes": notes}
+
+
+def examine_all(folder: Path, files: list[Path]) -> dict[Path, dict]:
+    """``examine`` of every file of a folder; a file that has not changed since is not read again."""
+    there = [file for file in files if file.is_file()]
+    found = dict(zip(there, file_facts("recordings", folder, there, examine), strict=True))
+    return {file: found.get(file) or examine(file) for file in files}

@@ -1,0 +1,68 @@
+"""How classes lie on the sphere: angles of clips to prototypes, of prototypes to each other, and of the embeddings."""
+
+import numpy as np
+import pandas as pd
+
+from ..corpora import CLASSES
+
+
+def angles(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Each clip's angle to its own prototype and to the nearest other one [deg]: columns own, other."""
+    theta = np.degrees(np.arccos(predictions[["c0", "c1", "c2", "c3"]].to_numpy(float).clip(-1, 1)))
+    own = np.arange(4) == predictions["label"].to_numpy()[:, None]
+    return pd.DataFrame({"own": theta[own], "other": np.where(own, np.inf, theta).min(1)}, index=predictions.index)
+
+
+def separation(predictions: pd.DataFrame) -> pd.Series:
+    """Angle to the nearest other prototype minus angle to the own one, per clip [deg]; below 0 is an error."""
+    theta = angles(predictions)
+    return theta["other"] - theta["own"]
+
+
+def by_class(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Mean over clips of `angles` and of their difference per group and class: by, class, n, own, other, separation."""
+    theta = angles(predictions).assign(separation=separation(predictions))
+    theta = theta.assign(**{"class": predictions["label"].map(dict(enumerate(CLASSES)))}, **predictions[by])
+    grouped = theta.groupby([*by, "class"], sort=False)
+    out = grouped[["own", "other", "separation"]].mean()
+    out.insert(0, "n", grouped.size())
+    return out.reset_index()
+
+
+def prototype_angles(prototypes) -> np.ndarray:
+    """Angle of each prototype to the nearest other one [shape=(C,), deg]; of unit length, as ``Run.prototypes`` [C, d].
+
+    Four directions can all be arccos(-1/3) = 109.5 degrees apart, and no further (a regular simplex).
+    """
+    unit = np.asarray(prototypes, dtype=float)
+    cosine = unit @ unit.T - 3 * np.eye(len(unit))  # a class is not its own neighbour
+    return np.degrees(np.arccos(cosine.max(1).clip(-1, 1)))
+
+
+def centroid_angles(unit: np.ndarray, label: np.ndarray) -> pd.DataFrame:
+    """How compact and how far apart the classes are without asking any classifier.
+
+    A class's centroid is the direction of the mean of its clips' embeddings.
+
+    Parameters
+    ----------
+    unit : array [shape=(n, d)]
+        Embeddings of unit length.
+    label : array [shape=(n,)]
+        0..3.
+
+    Returns
+    -------
+    DataFrame
+        One row a class that occurs: class, n, own (mean angle of its clips to their centroid), between (its centroid's
+        angle to the nearest other one; NaN where there is none), both in degrees.
+    """
+    present = np.unique(label)
+    means = np.stack([unit[label == k].mean(0) for k in present]).astype(float)
+    centroids = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
+    between = prototype_angles(centroids) if len(present) > 1 else [np.nan]
+    rows = []
+    for k, centroid, angle in zip(present, centroids, between, strict=True):
+        own = np.degrees(np.arccos((unit[label == k] @ centroid).clip(-1, 1)))
+        rows.append((CLASSES[k], len(own), own.mean(), angle))
+    return pd.DataFrame(rows, columns=["class", "n", "own", "between"])

@@ -1,0 +1,120 @@
+"""Where the quality margin's number in [0, 1] comes from: the paper's AQS, its controls, and what should replace it.
+
+``shuffled``, ``inverted``, the fitted sources and ``oracle_snr`` hand out the very same values as AQS, each clip
+getting the one at its own rank: runs then differ in *who* gets a large margin and in nothing else, neither in its mean
+nor in its spread. Other readings of AQS have values of their own, as the paper's would if it meant them.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import quality
+from ..errors import QualityError
+from . import learned
+
+SOURCES = {
+    "aqs": "the paper's score",
+    "aqs_device": "AQS, H and R shifted so that every device has the same mean",
+    "aqs_frames": "AQS with the mean of the frames' entropies, FFT bins",
+    "aqs_plane": "AQS with the entropy of the whole time-frequency plane, FFT bins",
+    "aqs_bins": "AQS with the entropy of the mean power spectrum, FFT bins",
+    "aqs_magnitude": "the same of the mean magnitudes",
+    "aqs_cycle": "AQS of the cycle before it is repeated to 8 s",
+    "aqs_recording": "AQS of the whole recording, for each of its cycles",
+    "shuffled": "AQS of another training clip at random",
+    "constant": "mean AQS for everyone",
+    "device_mean": "mean AQS of the clip's device",
+    "inverted": "the best clip gets the worst one's AQS",
+    "learned_cheap": "fitted on SPRSound train's Poor Quality labels, twenty band features",
+    "learned_embedding": "fitted on the same labels, AudioSet embedding",
+    "clean_cheap": "fitted on known damage to ICBHI train, twenty band features",
+    "oracle_snr": "true SNR, synthetic recordings only",
+}
+DEFINITIONS = {  # what each of them asks of `quality.measure`
+    "aqs_frames": {"definition": {"scope": "frames"}},
+    "aqs_plane": {"definition": {"scope": "plane"}},
+    "aqs_bins": {"definition": {"scope": "mean"}},
+    "aqs_magnitude": {"definition": {"scope": "mean", "power": 1.0}},
+    "aqs_cycle": {"audio": "cycle"},
+    "aqs_recording": {"audio": "recording"},
+}
+SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no longer out-of-distribution on SPRSound
+
+
+def training_quality(
+    corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none", seed: int = 0,
+    rows=slice(None),
+) -> tuple[np.ndarray, dict]:  # fmt: skip
+    """Quality of the training events, and what it rests on.
+
+    Parameters
+    ----------
+    corpus : Corpus
+        Whatever is fitted is fitted on its training events alone.
+    source : one of ``SOURCES``
+    alpha, beta, normalise
+        Of the QualityScorer, whose values every source hands out.
+    seed : int
+        For "shuffled".
+    rows : index, optional
+        The training events, where a part of the corpus is held out.
+
+    Returns
+    -------
+    values : array [shape=(training events,), range 0..1]
+        Neutral (the mean) for a clip whose quality cannot be computed.
+    told : dict
+        For run.json: source, missing (how many are neutral), sees_sprsound, and the scorer's state.
+
+    Raises
+    ------
+    QualityError
+        If the source is unknown, or "oracle_snr" is asked of recordings whose truth nobody knows.
+    """
+    if source not in SOURCES:
+        raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
+    h, r = quality.measure(corpus, **DEFINITIONS.get(source, {}))[rows].T
+    device = corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["device"]).to_numpy()[rows]
+    devices = device if source == "aqs_device" else None
+    scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
+    values = scorer.score(h, r, devices)
+    known = np.isfinite(h)
+    if source == "constant":
+        values = np.full(len(values), values[known].mean())
+    elif source == "device_mean":
+        values = pd.Series(values).groupby(device).transform("mean").to_numpy()
+    elif source not in ("aqs", "aqs_device", *DEFINITIONS):
+        wanted = -values if source == "inverted" else _order(corpus, source, seed)[rows]
+        known &= np.isfinite(wanted)
+        values = assign_by_rank(wanted, values, known)
+    told = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
+    return values, told | {"scorer": scorer.state()}
+
+
+def _order(corpus, source: str, seed: int) -> np.ndarray:
+    if source == "shuffled":
+        return np.random.default_rng(seed).random(len(corpus.events))
+    if source == "oracle_snr":
+        return true_snr(corpus)
+    model = learned.load(source)
+    return model(learned.extract_features(corpus, model.kind))
+
+
+def assign_by_rank(order, values, known) -> np.ndarray:
+    """The known values handed out anew in the order of ``order``; ties share their mean, unknown clips get the mean."""
+    out = np.full(len(values), values[known].mean() if known.any() else values.mean())
+    given = pd.Series(np.sort(values[known]), index=np.sort(order[known])).groupby(level=0).mean()
+    out[known] = given.loc[order[known]].to_numpy()
+    return out
+
+
+def true_snr(corpus) -> np.ndarray:
+    """True SNR [dB] of every event of a synthetic corpus, from the truth.csv beside it."""
+    path = Path(corpus.recordings["path"].iloc[0])
+    found = [folder / "truth.csv" for folder in path.parents if (folder / "truth.csv").is_file()]
+    if not found:
+        raise QualityError("oracle_snr: only synthetic recordings come with their true SNR (a truth.csv beside them)")
+    truth = pd.read_csv(found[0]).set_index("event_id")["snr_db"]
+    return truth.reindex(corpus.events["event_id"]).to_numpy(float)

@@ -1,0 +1,108 @@
+"""Training all runs of a profile, and reading what finished runs predict."""
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_model
+
+from .. import paths, quality
+from ..corpora import Corpus
+from ..errors import TrainingError
+from . import runs
+from .loop import fit
+from .model import Model
+from .profiles import load_profile, parts
+
+
+def train_all(profile: str, data: str = "", progress=lambda share, line: None, **which) -> pd.DataFrame:
+    """Train (or reuse) every run of a profile, or those of one ``backbone``, ``method`` or ``seed``.
+
+    Parameters
+    ----------
+    progress : callable
+        Receives the share of epochs done, 0 to 1, and a line, after every epoch.
+
+    Returns
+    -------
+    DataFrame
+        As `load_predictions` gives it.
+    """
+    done, rows, pairs = 0, load_profile(profile).rows(**which), parts(profile, data)
+    total = len(pairs) * sum(config.epochs for _, config in rows)
+    for train, tests in pairs:
+        for _, config in rows:
+            fit(config, train, tests, profile, lambda n, line, before=done: progress((before + n) / total, line))
+            done += config.epochs
+    return _stack(profile, pairs, rows)
+
+
+def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
+    """Predictions of a profile's finished runs, stacked; nothing is trained.
+
+    Returns
+    -------
+    DataFrame
+        ``Run.predictions`` with backbone, method (the label of `Profile.rows`), seed, run (its folder's name),
+        patient_id, device and aqs (of each test clip, scorer fitted on the training clips; NaN where it cannot be
+        computed).
+
+    Raises
+    ------
+    TrainingError
+        If a run is not there; the message names the command that trains it.
+    """
+    rows, pairs = load_profile(profile).rows(**which), parts(profile, data)
+    folders = [runs.run_folder(profile, config, *pair) for pair in pairs for _, config in rows]
+    missing = [folder for folder in folders if not runs.is_finished(folder)]
+    if missing:
+        command = f"qlung train --profile {profile}" + (f" --data {data}" if data else "")
+        raise TrainingError(
+            f"{len(missing)} of {len(folders)} runs of profile '{profile}' are not trained (first missing: "
+            f"'{missing[0]}'). Run `{command}`, or notebook 04."
+        )
+    return _stack(profile, pairs, rows)
+
+
+def _stack(profile: str, pairs: list, rows: list) -> pd.DataFrame:
+    out = []
+    for train, tests in pairs:
+        clips = _clips(train, tests)
+        for label, config in rows:
+            run = runs.open_run(runs.run_folder(profile, config, train, tests), config)
+            keys = {"backbone": config.backbone, "method": label, "seed": config.seed, "run": run.folder.name}
+            out.append(run.predictions().assign(**keys).merge(clips, on="event_id", validate="many_to_one"))
+    return pd.concat(out, ignore_index=True)
+
+
+def load_models(profile: str, predictions: pd.DataFrame, backbone: str) -> dict[tuple[str, int], Model]:
+    """The finished networks of one backbone behind a table of predictions, ready to predict.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        From `load_predictions`, or some of its rows: columns backbone, method, seed, run.
+
+    Returns
+    -------
+    dict of (method, seed) -> Model
+        In the order of the profile.
+    """
+    own = predictions[predictions["backbone"] == backbone].groupby(["method", "seed"])["run"].first()
+    out = {}
+    for label, config in load_profile(profile).rows(backbone):
+        if (label, config.seed) in own:
+            folder = paths.runs_dir(profile) / f"{backbone}-{config.method}" / own[label, config.seed]
+            out[label, config.seed] = Model(config)
+            load_model(out[label, config.seed], folder / "model.safetensors")
+    return out
+
+
+def _clips(train: Corpus, tests: dict[str, Corpus]) -> pd.DataFrame:
+    """event_id, patient_id, device and AQS of every test clip."""
+    scorer = quality.QualityScorer().fit(*quality.measure(train).T)
+    out = []
+    for test in tests.values():
+        h, r = quality.measure(test).T
+        known = np.where(np.isfinite(h) & np.isfinite(r), scorer.score(h, r), np.nan)
+        table = test.events[["event_id", "recording_id"]].assign(aqs=known)
+        out.append(table.merge(test.recordings[["recording_id", "patient_id", "device"]]).drop(columns="recording_id"))
+    return pd.concat(out)

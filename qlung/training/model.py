@@ -1,0 +1,96 @@
+"""What a method is: its encoder and class weights, its objective, and its predictions."""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .. import backbones
+from ..audio import frontends
+from ..audio.degrade import Degradation, Degraded
+from ..margins import METHODS, AngularClassifier
+
+
+class Model(nn.Module):
+    """Encoder and class weights; gives cosines and linear logits of the same weights."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.encoder = backbones.build_backbone(config.backbone, config.pretrained)
+        self.classifier = AngularClassifier(self.encoder.dim, 4)
+        self.bias = nn.Parameter(torch.zeros(4))
+        self.head, self.scale = config.head or METHODS[config.method][0], config.scale_cls
+
+    def forward(self, x):
+        """(logits for L_cls and inference [B, 4], cosines [B, 4], norms of the embeddings [B])."""
+        embedding = self.encoder(x).float()
+        with torch.autocast(x.device.type, enabled=False):  # bf16 has three digits: too few for an angle
+            cosine = self.classifier(embedding)
+            linear = F.linear(embedding, self.classifier.prototypes, self.bias)
+        return (self.scale * cosine if self.head == "angular" else linear), cosine, embedding.norm(dim=1)
+
+
+@torch.inference_mode()
+def outputs(model: Model, x: np.ndarray, batch_size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32."""
+    model.eval()
+    device = next(model.parameters()).device
+    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
+    logits, cosine, _ = (torch.cat(out).cpu() for out in zip(*(model(part.to(device)) for part in parts), strict=True))
+    return logits, cosine
+
+
+def predict(model: Model, corpus) -> pd.DataFrame:
+    """event_id, label, predicted, probabilities p0..p3 and cosines c0..c3 to the prototypes of every event.
+
+    No margin and no quality is used. Where training had a linear head, it predicts; the cosines are to its weights.
+    """
+    logits, cosine = outputs(model, frontends.extract(corpus, model.encoder.front_end))
+    values = torch.cat([logits.softmax(1), cosine], 1).numpy()
+    out = corpus.events[["event_id", "recording_id", "label"]].reset_index(drop=True)
+    names = [f"{letter}{k}" for letter in "pc" for k in range(4)]
+    return out.assign(predicted=values[:, :4].argmax(1), **dict(zip(names, values.T, strict=True)))
+
+
+@torch.inference_mode()
+def embeddings(model: Model, corpus, batch_size: int = 32) -> np.ndarray:
+    """Embedding of every event, of unit length [shape=(n, d)], in the order of ``corpus.events``."""
+    model.eval()
+    x, device = frontends.extract(corpus, model.encoder.front_end), next(model.parameters()).device
+    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
+    return torch.cat([F.normalize(model.encoder(part.to(device)).float(), dim=1).cpu() for part in parts]).numpy()
+
+
+def predict_degraded(networks: dict, corpus, ladders: dict) -> pd.DataFrame:
+    """What finished networks answer to a corpus undamaged ("none", step 0) and on every rung of the ladders.
+
+    Networks never heard such damage in training, and nothing is fitted to it.
+
+    Parameters
+    ----------
+    networks : dict of (method, seed) -> Model
+        As ``experiments.networks`` gives them, all with the same front end.
+    corpus : Corpus
+    ladders : dict
+        Kinds and amounts as in ``SEVERITIES``.
+
+    Returns
+    -------
+    DataFrame
+        One row a network, rung and event: method, seed, kind, step, amount, event_id, patient_id, label, predicted.
+    """
+    plain = next(iter(networks.values())).encoder.front_end
+    rungs = [("none", 0, np.nan, plain)]
+    for kind, (_, amounts) in ladders.items():
+        rungs += [(kind, step, a, Degraded(plain, Degradation(kind, a))) for step, a in enumerate(amounts, 1)]
+    patients = corpus.recordings.set_index("recording_id")["patient_id"]
+    events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.events["recording_id"].map(patients))
+    out = []
+    for kind, step, amount, front_end in rungs:
+        x = frontends.extract(corpus, front_end)
+        for (method, seed), network in networks.items():
+            predicted = outputs(network, x)[0].argmax(1).numpy()
+            told = {"method": method, "seed": seed, "kind": kind, "step": step, "amount": amount}
+            out.append(events.assign(**told, predicted=predicted))
+    return pd.concat(out, ignore_index=True)

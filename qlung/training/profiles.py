@@ -1,0 +1,125 @@
+"""Profiles: which corpora, backbones, methods and seeds make a study."""
+
+import dataclasses
+import itertools
+import tomllib
+from pathlib import Path
+
+from .. import paths
+from ..corpora import Corpus, find, load_corpus
+from ..corpora.splits import grouped_folds, official_disjoint
+from ..errors import ConfigError, CorpusError
+from .config import Config
+
+FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """One profile of experiments.toml: which corpora, and per backbone the methods, seeds and training settings.
+
+    Attributes
+    ----------
+    corpora : list of str
+        Names of registered corpora, a subset behind a colon: ["icbhi:sc", "sprsound"]. Every one is tested on.
+    train_on : str
+        The corpus whose training split is trained on; default the first.
+    split : str
+        "official"; "official_disjoint", where no patient is on both sides; or "folds", where nothing is tested on but
+        each fifth of the training patients in turn, by runs that were not trained on them: settings are chosen there.
+    """
+
+    name: str
+    corpora: list
+    backbones: dict
+    train_on: str = ""
+    split: str = "official"
+
+    def __post_init__(self):
+        if not isinstance(self.corpora, list) or not self.corpora:
+            raise ConfigError(f"profile {self.name}: corpora should be a list of names, it is {self.corpora!r}")
+        object.__setattr__(self, "train_on", self.train_on or self.names[0])
+        known = {"train_on": self.names, "split": ("official", "official_disjoint", "folds")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ConfigError(f"profile {self.name}: {name} is '{getattr(self, name)}', not {' or '.join(values)}")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the corpora, without their subsets."""
+        return [corpus.partition(":")[0] for corpus in self.corpora]
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the corpora are recordings that a user must have; False where this package makes them."""
+        return any(find(name).recorded for name in self.names)
+
+    def rows(self, backbone: str = "", method: str = "", seed: int = -1) -> list[tuple[str, Config]]:
+        """(label, run) of every run, backbones outermost, seeds innermost; or of one backbone, method or seed.
+
+        The label is the method; a variant's names what it changes, too: "qlung lam=0.8".
+        """
+        out, known = [], {field.name for field in dataclasses.fields(Config)}
+        for name, row in self.backbones.items():
+            settings = {k: v for k, v in row.items() if k not in ("methods", "seeds", "variants")}
+            if wrong := sorted(set(settings) - known) or [k for k in ("methods", "seeds") if not row.get(k)]:
+                raise ConfigError(f"profile {self.name}, backbone {name}: '{wrong[0]}' is unknown or missing")
+            rows = [(m, {"method": m}) for m in row["methods"]]
+            rows += [pair for variant in row.get("variants", []) for pair in _expand(variant)]
+            for label, own in rows:
+                if wrong := sorted(set(own) - known):
+                    raise ConfigError(f"profile {self.name}, variant '{label}': '{wrong[0]}' is no setting of a run")
+                out += [(label, Config(backbone=name, seed=n, **settings | own)) for n in row["seeds"]]
+        chosen = [
+            (label, c) for label, c in out
+            if backbone in ("", c.backbone) and method in ("", c.method) and seed in (-1, c.seed)
+        ]  # fmt: skip
+        if not chosen:
+            raise ConfigError(f"profile {self.name} has no run with {backbone=}, {method=}, {seed=}")
+        return chosen
+
+    def configs(self, backbone: str = "", method: str = "", seed: int = -1) -> list[Config]:
+        """The runs of `rows`, without their labels."""
+        return [config for _, config in self.rows(backbone, method, seed)]
+
+
+def _expand(variant: dict) -> list[tuple[str, dict]]:
+    """{method = "qlung", lam = [0, 1]} stands for two variants; several lists for all their combinations."""
+    lists = [value if isinstance(value, list) else [value] for value in variant.values()]
+    each = [dict(zip(variant, values, strict=True)) for values in itertools.product(*lists)]
+    return [(" ".join([v.get("method", "?"), *(f"{k}={x}" for k, x in v.items() if k != "method")]), v) for v in each]
+
+
+def load_profile(name: str, table: str = "") -> Profile:
+    """Read one profile of experiments.toml, or of another such table."""
+    path = Path(table).expanduser() if table else paths.EXPERIMENTS
+    try:
+        rows = {key: Profile(key, **row) for key, row in tomllib.loads(path.read_text())["profiles"].items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"'{path}' is no table of profiles: {error!r}. experiments.toml shows the form.") from error
+    if name not in rows:
+        raise ConfigError(f"unknown profile '{name}': choose from {', '.join(rows)}")
+    return rows[name]
+
+
+def open_corpora(profile: str, data: str = "", table: str = "") -> dict[str, Corpus]:
+    """The profile's corpora by name, in its order; recordings are read under ``data`` (default ``data/``)."""
+    row = load_profile(profile, table)
+    if data and not row.recorded:
+        raise ConfigError(f"profile '{profile}' uses synthetic corpora; DATA='{data}' goes with PROFILE=sc")
+    root = Path(data).expanduser() if data else paths.data_dir()
+    if row.recorded and not root.is_dir():
+        raise CorpusError(f"there is no folder '{root}'. Give the folder that holds {'/, '.join(row.names)}/: DATA=DIR")
+    split = (corpus.partition(":") for corpus in row.corpora)
+    return {name: load_corpus(name, root if row.recorded else None, subset or None) for name, _, subset in split}
+
+
+def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, dict[str, Corpus]]]:
+    """(training corpus, test corpora by name) of a profile: one pair, or one for each fold."""
+    row, corpora = load_profile(profile, table), open_corpora(profile, data, table)
+    if row.split == "official_disjoint":
+        corpora[row.train_on] = official_disjoint(corpora[row.train_on])
+    train = corpora[row.train_on].select("train")
+    if row.split == "folds":
+        return [(c.select("train"), {"validation": c.select("test")}) for c in grouped_folds(train, FOLDS)]
+    return [(train, {name: corpus.select("test") for name, corpus in corpora.items()})]

@@ -1,0 +1,110 @@
+"""The house: rooms import only from rooms above them, nothing runs in a circle, and it stays thin."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from qlung import cache, paths
+
+HOME = Path(cache.__file__).parent
+ROOMS = ["errors", "paths", "cache", "__init__", "corpora", "audio", "margins", "backbones", "quality", "evaluation",
+         "training", "book"]  # fmt: skip
+GROUND = ("errors", "paths", "cache", "__init__")  # one room of four files
+MOST_LINES, MOST_CODE = 4500, 2800
+FILES = sorted(HOME.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(HOME).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[Path]:
+    """Files of the package that a file imports anywhere in it: functions and TYPE_CHECKING blocks count."""
+    found, package = set(), ["qlung", *path.relative_to(HOME).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            names = [[*base, alias.name] for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        else:
+            continue
+        for name in (name for name in names if name[0] == "qlung"):
+            at = HOME.joinpath(*name[1:])
+            tried = (at.with_suffix(".py"), at / "__init__.py", at.parent.with_suffix(".py"), at.parent / "__init__.py")
+            found |= {next(file for file in tried if file.is_file())}
+    return found - {path}
+
+
+def code_lines(text: str) -> int:
+    """Lines that are not blank, not a comment and not in a docstring."""
+    documented = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            documented |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(bool(line.strip()) and not line.strip().startswith("#") and n not in documented for n, line in lines)
+
+
+def test_the_rooms_are_these():
+    entries = {path.name.removesuffix(".py") for path in HOME.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert entries - {"__pycache__"} == set(ROOMS)
+    assert len(ROOMS) <= 12
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(HOME).as_posix())
+def test_rooms_import_only_from_rooms_above(path):
+    own = ROOMS.index(room_of(path))
+    for other in imported(path):
+        name = room_of(other)
+        assert ROOMS.index(name) <= own or {name, ROOMS[own]} <= set(GROUND), f"{path.name} imports {other}"
+
+
+def test_no_file_imports_itself_in_a_circle():
+    ties = {path: imported(path) for path in FILES}
+    while leaves := [path for path, others in ties.items() if not others & set(ties)]:
+        for path in leaves:
+            del ties[path]
+    assert not ties, sorted(path.relative_to(HOME).as_posix() for path in ties)
+
+
+def test_the_evaluation_room_needs_no_torch():
+    for path in (HOME / "evaluation").glob("*.py"):
+        assert not {"torch", "torchaudio"} & {
+            name.split(".")[0]
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else
+                         [alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
+        }  # fmt: skip
+
+
+def test_the_helper_is_thin():
+    texts = [path.read_text(encoding="utf-8") for path in FILES]
+    assert sum(len(text.splitlines()) for text in texts) <= MOST_LINES
+    assert sum(map(code_lines, texts)) <= MOST_CODE
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in GROUND and room != "backbones"])
+def test_a_room_says_what_it_is_for(room):
+    text = ast.get_docstring(ast.parse((HOME / room / "__init__.py").read_text(encoding="utf-8")))
+    assert "otebook" in text
+    assert "Comes in" in text
+
+
+def test_every_room_of_a_result_is_in_its_key(monkeypatch, tmp_path):
+    """Editing any file of a room changes the version that keys are made of."""
+    copy = tmp_path / "qlung"
+    for path in [*FILES, *HOME.rglob("*.json")]:
+        target = copy / path.relative_to(HOME)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    monkeypatch.setattr(cache, "__file__", str(copy / "cache.py"))
+    for room in (room for room in ROOMS if room not in GROUND):
+        files = [path for path in (copy / f"{room}.py", *(copy / room).rglob("*.*")) if path.is_file()]
+        for path in files:
+            before = cache.code_version(room)
+            path.write_bytes(path.read_bytes() + b"\n")
+            assert cache.code_version(room) != before, path
+    assert paths.ROOT.is_dir()
