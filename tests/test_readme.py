@@ -1,0 +1,92 @@
+"""README and glossary: the loss in somebody else's loop runs, and every file, name and term they point to exists."""
+
+import ast
+import re
+
+import pandas as pd
+import pytest
+import torch
+
+from qlung import paths
+
+README = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+GLOSSARY = (paths.ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+ANCHORS = re.findall(r'<a id="([^"]+)"></a>', GLOSSARY)
+TERMS = """cycle event clip recording patient device official-split sp se score aqs entropy rms margin quality-margin
+class-margin prototype scale cosine-logits dfam cross-entropy in-distribution out-of-distribution severity degradation
+trivial-baseline interval bootstrap permutation-test holm auroc ece calibration separation typicality ledger reading
+profile study run seed variant contrast""".split()
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Names that a file or a class defines or imports."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+            inner = names_in(node) if isinstance(node, ast.ClassDef) else ()
+            found |= {f"{node.name}.{name}" for name in inner}
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+def test_the_loss_trains_in_somebody_elses_loop():
+    block = next(b for b in re.findall(r"```python\n(.*?)```", README, re.S) if "QLungLoss" in b)
+    start, end = re.split(r"^for epoch in range\(5\):$", block, flags=re.M)
+    torch.manual_seed(0)
+    space = {}
+    exec(start, space)
+    losses = []
+    for _ in range(2):
+        exec("for epoch in range(5):" + end, space)
+        losses.append(space["loss"].item())
+    assert losses[1] < losses[0]
+    assert all(0 <= quality <= 1 for quality in space["aqs"])
+    trained = (space["encoder"].weight, space["classifier"].prototypes)
+    assert all(parameter.grad.abs().sum() > 0 for parameter in trained)
+    assert space["predicted"].shape == space["target"].shape
+
+
+@pytest.mark.parametrize("text", [README, GLOSSARY], ids=["README", "glossary"])
+def test_files_and_names_exist(text):
+    found = re.findall(r"`(qlung/[\w/]+\.py)(?:: ([\w.]+))?`", text)
+    assert len(found) > 10
+    for file, name in found:
+        assert (paths.ROOT / file).is_file(), file
+        tree = ast.parse((paths.ROOT / file).read_text(encoding="utf-8"))
+        assert not name or name in names_in(tree), f"{file}: {name}"
+
+
+def test_the_map_has_every_room_and_file():
+    home = paths.ROOT / "qlung"
+    table = README.partition("| room | what comes in")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    rooms = {name for row in rows for name in re.findall(r"`(\w+)", row[0])}
+    assert rooms == {path.stem for path in home.glob("[a-z]*") if path.suffix == ".py" or any(path.glob("*.py"))}
+    for room, _, files, _ in rows:
+        if room.endswith("/`"):
+            there = {path.stem for path in (home / room.strip("`/")).glob("[a-z]*.py")}
+            assert set(files.split(", ")) == there, room
+
+
+def test_the_glossary_has_every_term_once():
+    assert len(ANCHORS) == len(set(ANCHORS))
+    assert set(TERMS) <= set(ANCHORS)
+
+
+def test_links_to_the_glossary_lead_to_a_term():
+    pages = [*paths.ROOT.glob("*.md"), *paths.ROOT.glob("docs/*.md"), *paths.NOTEBOOKS.glob("**/*.py")]
+    for page in pages:
+        for anchor in re.findall(r"glossary\.md#([\w-]+)", page.read_text(encoding="utf-8")):
+            assert anchor in ANCHORS, f"{page.name}: {anchor}"
+
+
+def test_what_the_first_screen_says_of_data_and_angles_is_so():
+    """The rest of it is checked by test_what_the_readme_says_in_words_is_so."""
+    kept = pd.read_parquet(paths.ROOT / "figures/sc/predictions.parquet", columns=["corpus", "event_id"])
+    for corpus, clips in kept.groupby("corpus")["event_id"].nunique().items():
+        assert f"{clips:,} clips" in README, corpus
+    row = next(line for line in README.splitlines() if line.startswith("| C6 |"))
+    assert re.findall(r"(\w+): (-)[^;|]+ (\w+)", row)[1] == ("mn04_frozen", "-", "against")
