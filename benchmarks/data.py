@@ -1,10 +1,10 @@
-"""Measure data preparation against the family's reference recipe, in one run; prints JSON.
+"""Data preparation compared with the recipe of public code for this task, in one run; prints JSON.
 
     python benchmarks/data.py DIR      # DIR holds icbhi/ in its owners' layout; default $QLUNG_DATA or data/
 
 The reference reads a recording, resamples all of it with torchaudio's windowed sinc, fades it, cuts the cycles, pads
-each to 8 s and calls ``torchaudio.compliance.kaldi.fbank`` a clip at a time. Ratios are reference / ours. Nothing else
-should run on the machine meanwhile. The cache is a temporary folder, so that cold is cold.
+each to 8 s and calls ``torchaudio.compliance.kaldi.fbank`` one clip at a time. Ratios are reference / ours. Nothing
+else should run on the machine. The cache is a temporary folder, empty at the cold start.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ def reference_preparation(corpus) -> np.ndarray:
 
 
 def front_end(corpus, clips: int = 160, rounds: int = 3) -> dict:
-    """Our batched filter bank against torchaudio's, on one thread, alternating; best of ``rounds``."""
+    """Our batched filter bank compared with torchaudio's, on one thread, alternating; best of ``rounds``."""
     torch.set_num_threads(1)
     few = [torch.from_numpy(clip) for _, clip in zip(range(clips), (c for _, c in audio.cut_clips(corpus, RATE)))]  # noqa: B905
     groups = [torch.stack(few[i : i + audio.FEW]) for i in range(0, clips, audio.FEW)]
@@ -79,7 +79,7 @@ def front_end(corpus, clips: int = 160, rounds: int = 3) -> dict:
 
 
 def whole(root: Path) -> dict:
-    """Cold preparation from the files, against the reference; then a warm start."""
+    """Cold start from the files, compared with the reference; then a warm start."""
 
     def prepare():
         corpus = load_corpus("icbhi", root)
@@ -100,7 +100,7 @@ def whole(root: Path) -> dict:
 
 
 def resampler() -> dict:
-    """soxr against torchaudio's default sinc, 44.1 to 16 kHz: a tone inside the band, and one that must vanish."""
+    """soxr and torchaudio's default sinc, 44.1 to 16 kHz: a tone in the band, and one that must be removed."""
     t, out = np.arange(44100) / 44100, {}
     for pitch in (1000, 7000, 7500, 8500, 9000):
         tone = np.sin(2 * np.pi * pitch * t).astype(np.float32)

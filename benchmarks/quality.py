@@ -1,9 +1,9 @@
-"""What the quality score costs: throughput, memory, and its share of a training step. Prints one JSON object.
+"""Cost of the audio-quality score: throughput, memory, its share of a training step. Prints one JSON object.
 
     python benchmarks/quality.py [repeats]
 
 Everything is timed on one thread in one process, alternating, and the fastest of the repeats is kept: on a shared
-machine the ratios are steadier than the times. The bound is the FFT alone, over the same frames.
+machine the ratios vary less than the times. The lower bound is the FFT alone, over the same frames.
 """
 
 import json
@@ -33,7 +33,7 @@ DEFINITIONS = {
 
 
 def per_clip_librosa(clips: np.ndarray) -> None:
-    """H (frames, power) and R the way most notebooks compute them: a clip at a time."""
+    """H (frames, power) and R the way most notebooks compute them: one clip at a time."""
     for clip in clips:
         spectrum = np.abs(librosa.stft(y=clip, n_fft=512, hop_length=160, win_length=400, center=False)) ** 2
         np.mean(scipy.stats.entropy(spectrum, base=len(spectrum), axis=0))
@@ -52,7 +52,7 @@ def fastest(jobs: dict, repeats: int) -> dict[str, float]:
 
 
 def training_step(backbone: str, batch: int = CLIPS):
-    """One step of QLung on features that are ready, as in training.fit: forward, loss, backward, Adam."""
+    """One step of QLung on features in memory, as in training.fit: forward, loss, backward, Adam."""
     config = training.Config(backbone=backbone, batch_size=batch)
     model, objective = Model(config), Objective(config, [4, 3, 2, 1])
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
@@ -68,7 +68,7 @@ def training_step(backbone: str, batch: int = CLIPS):
 
 
 def growth_mb(clips: int) -> float:
-    """Growth of this process's peak memory while scoring that many clips, a batch at a time."""
+    """Growth of this process's peak memory while scoring that many clips, one batch at a time."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(clips // CLIPS):
         quality.spectral_entropy(0.1 * torch.randn(CLIPS, int(RATE * SECONDS)), RATE, **quality.DEFAULT_DEFINITION)
@@ -76,7 +76,7 @@ def growth_mb(clips: int) -> float:
 
 
 def main(repeats: int = 7) -> dict:
-    """Measure everything; a backbone without its weights is left out and named."""
+    """Measure everything; a backbone without its weights is left out, and the output names it."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     growth = growth_mb(64), growth_mb(640)  # first: a peak reached by training would hide it

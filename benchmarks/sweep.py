@@ -2,8 +2,8 @@
 
     python benchmarks/sweep.py [runs]
 
-Each run is a small CNN trained in a notebook of its own; run folders are new each time. The ratio has a bound that the
-machine sets: what two single-threaded processes gain over one, measured beside it with matrix products.
+Each run is a small CNN trained in a notebook of its own; run folders are new each time. The machine sets an upper bound
+of the ratio: what two single-threaded processes gain over one, measured in the same call with matrix products.
 """
 
 import json
@@ -38,7 +38,7 @@ def timed(function) -> float:
 
 
 def products(processes: int) -> None:
-    """As many processes at once, each with the same matrix products."""
+    """So many processes at once, each computing the same matrix products."""
     single = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     jobs = [subprocess.Popen([sys.executable, "-c", WORK], env=single) for _ in range(processes)]
     for job in jobs:
