@@ -83,8 +83,8 @@ def test_links_to_the_glossary_lead_to_a_term():
             assert anchor in ANCHORS, f"{page.name}: {anchor}"
 
 
-def test_what_the_first_screen_says_of_data_and_angles_is_so():
-    """The rest of it is checked by test_what_the_readme_says_in_words_is_so."""
+def test_sizes_and_angles_on_the_first_screen_are_those_measured():
+    """Its other findings are checked in tests on evidence, from the committed predictions."""
     kept = pd.read_parquet(paths.ROOT / "figures/sc/predictions.parquet", columns=["corpus", "event_id"])
     for corpus, clips in kept.groupby("corpus")["event_id"].nunique().items():
         assert f"{clips:,} clips" in README, corpus
