@@ -84,8 +84,8 @@ def main(repeats: int = 7) -> dict:
     padded = F.pad(wave.unfold(-1, 400, 160), (0, 112)).contiguous()
     small = 0.1 * torch.randn(CLIPS, int(indicators.RATE * SECONDS))
     clips = wave.numpy()
-    jobs = {name: lambda how=how: (quality.spectral_entropy(wave, RATE, **how), quality.rms_dbfs(wave))
-            for name, how in DEFINITIONS.items()}  # fmt: skip
+    jobs = {name: lambda reading=reading: (quality.spectral_entropy(wave, RATE, **reading), quality.rms_dbfs(wave))
+            for name, reading in DEFINITIONS.items()}  # fmt: skip
     jobs |= {
         "FFT alone": lambda: torch.fft.rfft(padded),
         "per-clip librosa (frames, power)": lambda: per_clip_librosa(clips),
