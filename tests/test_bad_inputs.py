@@ -153,9 +153,9 @@ ROWS = [
      "whole milliseconds"),
     ("sprsound", "an infinite time", lambda w, t: write_json(t, (0, float("inf"), "Normal")), "left out",
      "whole milliseconds"),
-    ("sprsound", "an unknown label", lambda w, t: write_json(t, (0, 900, "Cough")), "left out", "unknown event type"),
+    ("sprsound", "an unknown label", lambda w, t: write_json(t, (0, 900, "Cough")), "left out", "unknown label"),
     ("sprsound", "a label that is a list", lambda w, t: write_json(t, (0, 900, ["Wheeze"])), "left out",
-     "unknown event type"),
+     "unknown label"),
     ("sprsound", "events out of order", lambda w, t: write_json(t, (1000, 2000, "Wheeze"), (0, 900, "Normal")), "read",
      ""),
     ("sprsound", "a reversed event", lambda w, t: write_json(t, (900, 100, "Normal")), "left out", "event 0.9..0.1 s"),
@@ -271,7 +271,7 @@ def test_no_annotation_json_is_unhandled(text):
         _, events = sprsound.read_record(text)
     except ValueError:
         return
-    assert all(0 <= start < end and kind in sprsound.TO_ICBHI for start, end, kind in events)
+    assert all(0 <= start < end and isinstance(kind, str) for start, end, kind in events)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from qlung import backbones, load_corpus
 from qlung.book import cli
-from qlung.corpora import fetch, synthetic, transfer, verify
+from qlung.corpora import fetch, synthetic, verify
 from qlung.errors import ConfigError, WeightsError
 
 BODY = np.random.default_rng(0).bytes(300_000)
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(transfer, "PAUSE_S", 0)
+    monkeypatch.setattr(fetch, "PAUSE_S", 0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.seen, httpd.files, httpd.url = [], {}, f"http://127.0.0.1:{httpd.server_port}"
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
@@ -101,18 +101,18 @@ MENDED = ("plain", "drop", "changed", "misplaced", "refuses", "deaf", "short", "
 
 @pytest.mark.parametrize("how", MENDED)
 def test_what_can_be_mended_is_mended(how, server, tmp_path):
-    transfer.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
 def test_a_dropped_connection_is_continued_where_it_stopped(server, tmp_path):
-    transfer.receive(row(f"{server.url}/drop/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/drop/x"), tmp_path / "part")
     asked = [int((wanted or "bytes=0-")[6:-1]) for _, wanted in server.seen]
     assert asked == [0, HALF, HALF * 3 // 2, HALF * 7 // 4, HALF * 15 // 8]
 
 
 def test_an_announced_length_that_is_too_long_does_not_matter(server, tmp_path):
-    transfer.receive(row(f"{server.url}/long/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/long/x"), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
@@ -129,21 +129,21 @@ def test_an_announced_length_that_is_too_long_does_not_matter(server, tmp_path):
     ],
 )
 def test_what_cannot_be_mended_says_why_and_leaves_no_wrong_file(how, why, requests, server, tmp_path):
-    with pytest.raises(transfer.DownloadError, match=why):
-        transfer.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
+    with pytest.raises(fetch.DownloadError, match=why):
+        fetch.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
     assert len(server.seen) == requests
     assert not (tmp_path / "part").exists()
 
 
 def test_the_next_address_is_tried(server, tmp_path):
     urls = [f"{server.url}/{how}/x" for how in ("403", "wrong", "500", "plain")]
-    transfer.receive(row("http://127.0.0.1:1/closed", *urls), tmp_path / "part")
+    fetch.receive(row("http://127.0.0.1:1/closed", *urls), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
 def test_leftovers_of_another_file_are_replaced(server, tmp_path):
     (tmp_path / "part").write_bytes(b"y" * 1000)
-    transfer.receive(row(f"{server.url}/plain/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/plain/x"), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
