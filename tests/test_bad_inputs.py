@@ -32,7 +32,7 @@ def tone(seconds=3.0, rate=RATE, pitch=200.0):
 
 
 def write_base(root: Path) -> Path:
-    """Three sound recordings of each corpus; rows of the table spoil the first one."""
+    """Three usable recordings of each corpus; rows of the table damage the first one."""
     folder = root / "icbhi" / "ICBHI_final_database"
     wavs, jsons = root / "sprsound" / "train2022_wav", root / "sprsound" / "train2022_json"
     for path in (folder, wavs, jsons):
@@ -65,7 +65,7 @@ def with_nan(path, every=False):
     soundfile.write(path, samples, RATE, subtype="FLOAT")
 
 
-# corpus, what is wrong, how to make it (w: first recording, t: its annotation), what is done, what is said.
+# corpus, what is wrong, how to make it (w: first recording, t: its annotation), what is done, what the message holds.
 # "error" raises; "read" is accepted without a remark; the rest are values of the report's column "done".
 ROWS = [
     ("icbhi", "no bytes at all", lambda w, t: w.write_bytes(b""), "left out", "unreadable"),
@@ -79,7 +79,7 @@ ROWS = [
     ("icbhi", "cut off in the middle", lambda w, t: os.truncate(w, w.stat().st_size // 2), "left out", "cut short"),
     ("icbhi", "one byte missing at the end", lambda w, t: os.truncate(w, w.stat().st_size - 1), "left out",
      "cut short"),
-    ("icbhi", "header promises 1 GB", lambda w, t: patch(w, 40, struct.pack("<I", 10**9)), "left out", "cut short"),
+    ("icbhi", "header states 1 GB", lambda w, t: patch(w, 40, struct.pack("<I", 10**9)), "left out", "cut short"),
     ("icbhi", "length never filled in (0xFFFFFFFF)", lambda w, t: patch(w, 40, b"\xff" * 4), "read", ""),
     ("icbhi", "header says 0 Hz", lambda w, t: patch(w, 24, struct.pack("<I", 0)), "left out", ""),
     ("icbhi", "header says 4 Hz", lambda w, t: patch(w, 24, struct.pack("<I", 4)), "left out", "the header says 4 Hz"),
@@ -166,7 +166,7 @@ ROWS = [
 
 
 def outcome(root: Path, corpus: str) -> tuple[set[str], str]:
-    """("done" values, everything said) of reading a spoilt corpus; the sound recordings are always read."""
+    """("done" values, every message) of reading a damaged corpus; the usable recordings are always read."""
     root = next(root.parent.iterdir())  # one row renames it
     try:
         found = load_corpus(corpus, root, None if corpus == "icbhi" else "train")
@@ -179,16 +179,16 @@ def outcome(root: Path, corpus: str) -> tuple[set[str], str]:
     return set(found.report["done"]) or {"read"}, " ".join(found.report["what"])
 
 
-@pytest.mark.parametrize(("corpus", "what", "spoil", "done", "said"), ROWS, ids=[f"{r[0]}: {r[1]}" for r in ROWS])
-def test_bad_input(corpus, what, spoil, done, said, tmp_path):
+@pytest.mark.parametrize(("corpus", "what", "damage", "done", "message"), ROWS, ids=[f"{r[0]}: {r[1]}" for r in ROWS])
+def test_bad_input(corpus, what, damage, done, message, tmp_path):
     root = write_base(tmp_path / "only" / "data")
     folder = root / corpus
     first = NAMES[0] if corpus == "icbhi" else CHILDREN[0]
     wav = next(folder.rglob(f"{first}.wav"))
-    spoil(wav, next(folder.rglob(f"{first}.txt" if corpus == "icbhi" else f"{first}.json")))
+    damage(wav, next(folder.rglob(f"{first}.txt" if corpus == "icbhi" else f"{first}.json")))
     found, text = outcome(root, corpus)
     assert done in found
-    assert re.search(said, text)
+    assert re.search(message, text)
 
 
 INTRODUCTION = """\
@@ -211,7 +211,7 @@ def table() -> str:
 
 def test_the_table_in_the_docs_is_this_one():
     assert len(ROWS) >= 30
-    assert TABLE.read_text() == table()
+    assert TABLE.read_text(encoding="utf-8") == table()
 
 
 # Fuzzing: whatever the bytes, the answer is facts, a reason to set the recording aside, or our own error.
@@ -276,4 +276,4 @@ def test_no_annotation_json_is_unhandled(text):
 
 if __name__ == "__main__":
     TABLE.parent.mkdir(exist_ok=True)
-    TABLE.write_text(table())
+    TABLE.write_text(table(), encoding="utf-8")

@@ -22,7 +22,8 @@ LOADER, LOAD, PROFILE, TRAIN = BLOCKS
 
 
 def test_whole_icbhi_counts_from_the_annotations(reference):
-    every = icbhi.read_annotations(reference / "icbhi" / "annotations")
+    files = sorted((reference / "icbhi" / "annotations").glob("[12]*_*.txt"))
+    every = {path.stem: icbhi.read_cycles(path.read_text(encoding="utf-8-sig")) for path in files}
     split = icbhi.read_split(reference / "icbhi")
     assert len(every) == len(split) == 920
     counts = {"train": [0] * 4, "test": [0] * 4}
@@ -61,6 +62,12 @@ def test_synthetic_is_read_by_the_same_loaders_and_repeats(synthetic_root, tmp_p
     again = load_corpus("icbhi", synthetic.write(tmp_path / "again"))
     assert again.fingerprint() == first.fingerprint()
     assert not len(first.report)
+
+
+def test_synthetic_counts_are_the_registered_ones():
+    for name in ("synthetic-icbhi", "synthetic-sprsound"):
+        assert verify.examine(name)["verdict"] == "complete"
+        assert "no patient" in fetch.card(name, load_corpus(name)).set_index("field").loc["consent", "value"]
 
 
 @pytest.mark.parametrize(
@@ -125,7 +132,7 @@ def test_synthetic_truth_covers_every_event_and_is_true(synthetic_root):
     assert all(truth[truth["label"] == label]["sound"].str.contains(name).all() for label, name in single.items())
 
 
-def test_synthetic_signal_to_noise_is_what_it_says():
+def test_synthetic_signal_to_noise_ratio_is_the_one_asked_for():
     """Asking for 20 dB less noise changes the noise by that and nothing else, and clips lie around what was asked."""
     device, patient = synthetic.DEVICES["Meditron"], synthetic.Patient.draw(np.random.default_rng(1))
     rows = {}
@@ -263,7 +270,7 @@ def test_the_page_on_adding_a_corpus_runs_up_to_a_results_page(clinic, registere
     card = fetch.card("clinic", given["corpus"]).set_index("field")["value"]
     assert card["terms"] == "for use in this clinic only"
     assert "dry+whistle -> both" in card["label mapping"]
-    with pytest.raises(ConfigError, match="no file to download is known"):
+    with pytest.raises(ConfigError, match="no files are registered"):
         fetch.fetch("clinic", clinic.parent)
 
 

@@ -128,17 +128,13 @@ def mismatch(file: dict, path: Path) -> str:
 def _receive(url: str, part: Path, limit: int, progress: Callable[[int, int], None]) -> None:
     """Bring ``part`` to what ``url`` serves, continuing where it stops.
 
-    Raises
-    ------
-    DownloadError
-        If this address will not do; the next one may.
-    requests.RequestException, urllib3.exceptions.HTTPError
-        If this try failed in a way that another one may mend.
+    Raises DownloadError if only another address can help, an error of requests or urllib3 if another try can.
     """
     import requests  # here, so that reading a corpus needs no network library
 
-    have, validator = _size(part), part.with_suffix(part.suffix + ".validator")
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    have, validator, headers = _size(part), part.with_name(f"{part.name}.validator"), {"Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
     if have and validator.exists():
         headers["If-Range"] = validator.read_text(encoding="utf-8")
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
@@ -169,16 +165,16 @@ def _receive(url: str, part: Path, limit: int, progress: Callable[[int, int], No
                 progress(have, total)
 
 
-def _from(url: str, file: dict, part: Path, progress) -> str:
-    """Fetch one address into ``part``; "" when it is right, else why this address will not do.
+def _from(url: str, file: dict, part: Path, progress) -> None:
+    """Fetch one address into ``part``; DownloadError says why this address will not do.
 
     Tries that bring new bytes are free; TRIES of them in a row without any end it.
     """
     import requests
     import urllib3
 
-    hopeless = requests.exceptions.SSLError, requests.TooManyRedirects, requests.exceptions.InvalidURL, \
-        requests.exceptions.InvalidSchema  # fmt: skip
+    known = requests.exceptions
+    hopeless = (known.SSLError, known.TooManyRedirects, known.InvalidURL, known.InvalidSchema)
     tries, best, why = 0, _size(part), ""
     while tries < TRIES:
         resumed = _size(part) > 0
@@ -186,33 +182,33 @@ def _from(url: str, file: dict, part: Path, progress) -> str:
             _receive(url, part, file["max_bytes"], progress)
             why = mismatch(file, part)
             if not why:
-                return ""
+                return
             if _size(part) >= file.get("bytes", 0):  # not merely short
                 part.unlink()
                 if not resumed:
-                    return why
-        except (DownloadError, *hopeless) as error:
-            return str(error)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                    raise DownloadError(why)
+        except hopeless as error:
+            raise DownloadError(str(error)) from error
+        except (known.RequestException, urllib3.exceptions.HTTPError) as error:
             why = str(error)
             if _size(part) and agrees(file, part):
-                return ""  # the server announced more than there is
+                return  # the server announced more than there is
         tries, best = 0 if _size(part) > best else tries + 1, max(best, _size(part))
         time.sleep(PAUSE_S * tries)
-    return f"{why} ({TRIES} tries)"
+    raise DownloadError(f"{why} ({TRIES} tries)")
 
 
 def receive(file: dict, part: Path, progress=lambda done, total: None) -> None:
     """Fetch one file of an entry from the first address that gives the right one."""
     part.parent.mkdir(parents=True, exist_ok=True)
-    failed = []
+    failed = ""
     for url in file["urls"]:
-        why = _from(url, file, part, progress)
-        if not why:
-            return
-        failed.append(f"  {url}\n    {why}\n")
+        try:
+            return _from(url, file, part, progress)
+        except DownloadError as error:
+            failed += f"  {url}\n    {error}\n"
     raise DownloadError(
-        f"{file['name']}: no address gave the right file.\n{''.join(failed)}"
+        f"{file['name']}: no address gave the right file.\n{failed}"
         f"  The checksum comes from: {file['checksum_from']}.\n"
         "  Run the command again to continue, or download it yourself and name it with --archive."
     )
@@ -262,11 +258,12 @@ def fetch(
     DownloadError
         If no address gives the right file, the content is not the corpus, or the folder cannot be written.
     """
-    if not entry and name not in (known := registry() | {key: source.entry for key, source in sources().items()}):
+    known = registry() | {key: source.entry for key, source in sources().items()} | ({name: entry} if entry else {})
+    if name not in known:
         raise ConfigError(f"nothing to fetch is called '{name}': {choices(name, known)}")
-    entry, final = entry or known[name], place(name, root)
-    if not entry.get("files"):
-        raise ConfigError(f"{name}: no file to download is known; put the corpus into '{final}' yourself.")
+    entry, final = known[name], place(name, root)
+    if not entry.get("files") or not (entry.get("expect") or name == "weights"):
+        raise ConfigError(f"{name}: no files are registered to download and check; put them into '{final}' yourself.")
     if name == "weights":
         return _fetch_file(entry["files"][0], final, archive, accept_sha256.lower(), log, progress)
     return _fetch_corpus(name, entry, final, archive, log, progress)
@@ -287,17 +284,13 @@ def _bring(file: dict, stage: Path, archive, log, progress) -> Path:
 
 def _fetch_corpus(name: str, entry: dict, final: Path, archive, log, progress) -> Path:
     if final.exists():
-        verdict, why = verify.why_not_complete(verify.examine(name, final, entry["expect"]))
-        if why:
-            raise DownloadError(
-                f"'{final}' is there but {verdict} ({why}). Move it away and fetch again; it was not touched."
-            )
+        if fault := verify.fault(verify.examine(name, final, entry["expect"])):
+            raise DownloadError(f"'{final}' is there but {fault}. Move it away and fetch again; it was not touched.")
         log(f"{name}: '{final}' is complete, nothing to do")
         return final
     with _staging(final) as stage:
-        whole, files = stage / "whole", []
-        for number, file in enumerate(entry["files"]):  # the user's archive is used as the first file
-            files.append(_bring(file, stage, None if number else archive, log, progress))
+        whole, first = stage / "whole", entry["files"][0]  # the user's archive is used as the first file
+        files = [_bring(f, stage, archive if f is first else None, log, progress) for f in entry["files"]]
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
         try:
@@ -307,9 +300,8 @@ def _fetch_corpus(name: str, entry: dict, final: Path, archive, log, progress) -
                 else:
                     shutil.copyfile(path, whole / file["name"])
             found = verify.examine(name, whole, entry["expect"])
-            verdict, why = verify.why_not_complete(found)
-            if why:
-                raise DownloadError(f"{name}: the content check finds it {verdict}: {why}")
+            if fault := verify.fault(found):
+                raise DownloadError(f"{name}: the content check finds it {fault}")
         except DownloadError:
             for part in stage.glob("*.part"):  # they came whole and are wrong: continuing would not mend them
                 part.unlink()

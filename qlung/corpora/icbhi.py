@@ -22,9 +22,8 @@ def read_split(base: Path) -> dict[str, str]:
     """Official 60/40 split: recording_id -> "train" or "test"."""
     found = [base / name for name in SPLIT_NAMES if (base / name).is_file()]
     if not found:
-        raise CorpusError(
-            f"icbhi: '{base}' has none of {', '.join(SPLIT_NAMES)}; the official split comes from the owners."
-        )
+        names = ", ".join(SPLIT_NAMES)
+        raise CorpusError(f"icbhi: '{base}' has none of {names}; the official split comes from the owners.")
     try:
         rows = [line.split() for line in found[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
@@ -54,20 +53,14 @@ def read_cycles(text: str) -> list[tuple[float, float, bool, bool]]:
     return cycles
 
 
-def read_annotations(folder: Path) -> dict[str, list]:
-    """Every annotation file of the folder, with or without its recording: recording_id -> cycles."""
-    return {path.stem: read_cycles(path.read_text(encoding="utf-8-sig")) for path in sorted(folder.glob("[12]*_*.txt"))}
-
-
 def read(base: Path, subset: str | None = None) -> Corpus:
     """Read the recordings that are present; what is missing or unusable is in the corpus's report."""
     folder = base / "ICBHI_final_database"
     folder = folder if folder.is_dir() else base
     wavs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".wav")
     if not wavs:
-        raise CorpusError(
-            f"icbhi: no .wav under '{folder}'. Expected ICBHI_final_database/*.wav and .txt; see data/README.md."
-        )
+        wanted = "ICBHI_final_database/*.wav and .txt"
+        raise CorpusError(f"icbhi: no .wav under '{folder}'. Expected {wanted}; see data/README.md.")
     split = read_split(base if any((base / n).is_file() for n in SPLIT_NAMES) else folder)
     tables, here = Tables("icbhi", folder, LABELS), {path.stem for path in wavs}
     for name in sorted(set(split) - here):

@@ -22,25 +22,19 @@ class Source:
     Attributes
     ----------
     name : str
-        Its name in `load_corpus` and in the profiles of experiments.toml, and its folder's name in the data folder:
-        lower-case letters, digits, "-" and "_".
+        In `load_corpus` and in profiles; also its folder in the data folder. Lower-case letters, digits, "-" and "_".
     read : callable
         (folder, subset or None) -> Corpus.
     subsets : tuple of str
         Parts that can be asked for, "NAME:SUBSET" in a profile.
     recorded : bool
-        Whether these are recordings that a user must have. False: made by this package, no data folder is needed.
+        Whether a user must have the recordings; False: made by this package.
     labels : dict of str -> str
         Label mapping: the owners' label -> one of ``CLASSES``.
     about : dict
-        As an entry of data/registry.toml, which is taken where this is empty: title, home, citation, terms (licence),
-        consent; ``expect``: recordings, patients, and events per class in train and test, of the whole corpus;
-        ``files`` to download. Every key may be left out.
-
-    Raises
-    ------
-    ConfigError
-        If the name or the label mapping has another form.
+        An entry like those of data/registry.toml, which is read where this is empty. Every key may be left out: title,
+        home, citation, terms (licence), consent; ``expect``: recordings, patients, and events per class in train and
+        test, of the whole corpus; ``files`` to download.
     """
 
     name: str
@@ -76,23 +70,17 @@ def register(source: Source) -> None:
 
 
 def sources() -> dict[str, Source]:
-    """Every registered corpus by name, those of this room's files included."""
+    """Every registered corpus by name; each file of this room registers those it reads."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f".{module.name}", __package__)
-    return dict(sorted(SOURCES.items()))
+    return SOURCES
 
 
 def find(name: str) -> Source:
-    """The corpus of that name: registered, or in the file of this room that has its name.
-
-    "synthetic" is short for "synthetic-icbhi"; what stands before a "-" is looked for as a file, too.
-    """
+    """The registered corpus of that name; "synthetic" is short for "synthetic-icbhi"."""
     name = "synthetic-icbhi" if name == "synthetic" else name
-    for module in (name, name.partition("-")[0]):
-        if name not in SOURCES and (Path(__file__).parent / f"{module}.py").is_file():
-            importlib.import_module(f".{module}", __package__)
-    if name not in SOURCES:
-        raise ConfigError(f"unknown corpus '{name}': {choices(name, sources())}")
+    if name not in SOURCES and name not in sources():
+        raise ConfigError(f"unknown corpus '{name}': {choices(name, sorted(SOURCES))}")
     return SOURCES[name]
 
 
@@ -102,9 +90,8 @@ def load_corpus(name: str, root: str | Path | None = None, subset: str | None = 
     Parameters
     ----------
     name : str
-        "icbhi", "sprsound", this package's own "synthetic-icbhi" and "synthetic-sprsound", which are written in the
-        owners' layouts on first use and read back by the same loaders, or any other registered corpus. "synthetic" is
-        short for "synthetic-icbhi".
+        "icbhi", "sprsound", or any registered corpus; or this package's "synthetic-icbhi" (short: "synthetic") and
+        "synthetic-sprsound", which are written in the owners' layouts on first use and read by the same loaders.
     root : path, optional
         Folder that holds ``icbhi/`` and ``sprsound/`` (or is itself the corpus); default ``$QLUNG_DATA`` or ``data/``.
     subset : str, optional
@@ -122,11 +109,9 @@ def load_corpus(name: str, root: str | Path | None = None, subset: str | None = 
         raise ConfigError(f"{name} has no subset '{subset}': {choices(subset, source.subsets)}, or leave it out")
     if not source.recorded:
         return source.read(Path(root).expanduser() if root else None, subset)
-    base = Path(root).expanduser() if root else paths.data_dir()
+    base = Path(root or paths.data_dir()).expanduser()
     if not base.is_dir():
-        raise CorpusError(
-            f"{name}: there is no folder '{base}'. Give the folder that holds {name}/ (DATA=..., or root)."
-        )
+        raise CorpusError(f"{name}: there is no folder '{base}'. Give the one that holds {name}/ (DATA=..., or root).")
     folder = base / name if (base / name).is_dir() else base
     try:
         return source.read(folder, subset)

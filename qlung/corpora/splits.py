@@ -21,11 +21,6 @@ def with_split(corpus: Corpus, split: pd.Series) -> Corpus:
     return dataclasses.replace(corpus, recordings=recordings, events=events)
 
 
-def patients_of_events(corpus: Corpus) -> pd.Series:
-    """patient_id of every event: ``corpus.of_events("patient_id")``."""
-    return corpus.of_events("patient_id")
-
-
 def shared_patients(corpus: Corpus) -> pd.DataFrame:
     """Patients with recordings on both sides: patient_id, and their events in train and in test.
 
@@ -54,24 +49,9 @@ def official_disjoint(corpus: Corpus, to: str = "test") -> Corpus:
 
 
 def patient_folds(patients, labels, k: int = 5, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows of k folds, balanced in classes as far as whole patients allow.
+    """k folds of rows, as (other rows, held-out rows): numbers into ``patients`` and ``labels``, both of length n.
 
-    Parameters
-    ----------
-    patients, labels : sequence [n]
-        Patient and class of every row.
-    k : int
-    seed : int
-
-    Returns
-    -------
-    list of (others, held) : arrays of row numbers
-        Every row is held out in exactly one fold, and no patient is in both parts of any.
-
-    Raises
-    ------
-    ConfigError
-        If k is not between 2 and the number of patients.
+    Every row is held out once, no patient is in both parts of a fold, and classes are balanced as far as that allows.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -83,10 +63,7 @@ def patient_folds(patients, labels, k: int = 5, seed: int = 0) -> list[tuple[np.
 
 
 def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
-    """k corpora: in the i-th, fold i is "test" and the rest "train". No patient is on both sides of any.
-
-    Folds are balanced in events and classes as far as whole patients allow. The official split is ignored.
-    """
+    """k corpora: in the i-th, fold i of `patient_folds` is "test", the rest "train"; the official split is ignored."""
     patient, out = corpus.of_events("patient_id"), []
     for _, held in patient_folds(patient, corpus.events["label"], k, seed):
         side = corpus.recordings["patient_id"].isin(set(patient.iloc[held])).map({True: "test", False: "train"})

@@ -20,8 +20,8 @@ LOCATIONS = {"p1": "left posterior", "p2": "left lateral", "p3": "right posterio
 NAME = re.compile(r"(?P<patient>\d+)_\d+(\.\d+)?_[01]_(?P<location>p[1-4])_\d+", re.ASCII)
 RATE = 8000
 PARTS = {
-    "train": (("train2022_wav", "train_wav"), ("train2022_json", "train_json")),
-    "inter": (("test2022_wav", "test_wav"), ("test2022_json/inter_test_json", "test_json/inter_test_json")),
+    "train": (("train2022_wav", "train2022_json"), ("train_wav", "train_json")),
+    "inter": (("test2022_wav", "test2022_json/inter_test_json"), ("test_wav", "test_json/inter_test_json")),
 }
 
 
@@ -47,11 +47,9 @@ def read_record(text: str) -> tuple[str, list[tuple[float, float, str]]]:
 
 def _part(base: Path, part: str) -> tuple[Path, Path] | None:
     """Folders of a part's recordings and annotations, in whichever layout is there."""
-    for home in (base, base / "BioCAS2022", base / "releases" / "BioCAS2022", base / "Classification"):
-        for audio, annotation in zip(*PARTS[part], strict=True):
-            if (home / audio).is_dir() and (home / annotation).is_dir():
-                return home / audio, home / annotation
-    return None
+    homes = (base, base / "BioCAS2022", base / "releases" / "BioCAS2022", base / "Classification")
+    pairs = ((home / wavs, home / jsons) for home in homes for wavs, jsons in PARTS[part])
+    return next(((wavs, jsons) for wavs, jsons in pairs if wavs.is_dir() and jsons.is_dir()), None)
 
 
 def _annotated(annotations: Path) -> set[str]:
@@ -84,10 +82,9 @@ def read(base: Path, subset: str | None = None) -> Corpus:
     """Read train (split "train") and inter_test (split "test"), or one of them."""
     found = {part: _part(base, part) for part in ([subset] if subset else PARTS)}
     if not any(found.values()):
+        wanted = " nor ".join(" + ".join(layouts[0]) for layouts in PARTS.values())
         raise CorpusError(
-            f"sprsound: '{base}' has neither train2022_wav + train2022_json "
-            "nor test2022_wav + test2022_json/inter_test_json "
-            "(nor inside BioCAS2022/ or Classification/); see data/README.md."
+            f"sprsound: '{base}' has neither {wanted} (nor inside BioCAS2022/ or Classification/); see data/README.md."
         )
     tables = Tables("sprsound", base, LABELS)
     for part, folders in found.items():

@@ -23,8 +23,8 @@ import soundfile
 
 from .. import paths
 from ..errors import CorpusError
-from .icbhi import SPLIT_NAMES
-from .registry import Source, find, register
+from . import icbhi, sprsound
+from .registry import Source, register
 from .tables import Corpus
 
 VERSION = 2
@@ -250,15 +250,14 @@ def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
         (folder / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
         splits.append(f"{stem}\t{split}\n")
         truth += [{"event_id": f"{stem}#{i:02d}", **row, "device": name} for i, row in enumerate(times)]
-    (base / SPLIT_NAMES[0]).write_text("".join(splits), encoding="utf-8")
+    (base / icbhi.SPLIT_NAMES[0]).write_text("".join(splits), encoding="utf-8")
     return truth
 
 
 def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
     truth = []
-    for part, number in (("train", 1), ("inter", 2)):
-        wavs = base / ("train2022_wav" if part == "train" else "test2022_wav")
-        jsons = base / ("train2022_json" if part == "train" else "test2022_json/inter_test_json")
+    for number, layouts in enumerate(sprsound.PARTS.values(), 1):
+        wavs, jsons = (base / name for name in layouts[0])
         wavs.mkdir(parents=True)
         jsons.mkdir(parents=True)
         for index in range(count):
@@ -302,14 +301,12 @@ def ensure(root: str | Path | None = None) -> Path:
     return final
 
 
-def _register(kind: str, source: Source) -> None:
-    """Register the corpus that ``source``'s loader reads in the folder ``kind`` of the synthetic corpora."""
-
+def _register(kind: str, loader) -> None:
     def read(root: Path | None, subset: str | None) -> Corpus:
-        return dataclasses.replace(source.read(ensure(root) / kind, subset), name=f"synthetic-{kind}")
+        return dataclasses.replace(loader.read(ensure(root) / kind, subset), name=f"synthetic-{kind}")
 
-    register(Source(f"synthetic-{kind}", read, recorded=False, labels=source.labels))
+    register(Source(f"synthetic-{kind}", read, recorded=False, labels=loader.LABELS))
 
 
-for name in ("icbhi", "sprsound"):
-    _register(name, find(name))
+_register("icbhi", icbhi)
+_register("sprsound", sprsound)

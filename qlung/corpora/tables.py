@@ -196,12 +196,10 @@ class Tables:
 
 
 def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str]) -> Corpus:
-    """A corpus from a table with one row per event, and WAV files somewhere under ``folder``.
+    """A corpus from a table with one row per event, and WAV files anywhere under ``folder``.
 
     Parameters
     ----------
-    name : str
-    folder : Path
     rows : DataFrame
         Must have: file (below ``folder``), patient_id, split ("train" or "test"), label (the owners'; empty: the
         recording has no event). May have: start_s and end_s (without them an event is the whole recording), device,
@@ -209,16 +207,11 @@ def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str
     labels : dict of str -> str
         Label mapping: the owners' label -> one of ``CLASSES``.
 
-    Returns
-    -------
-    Corpus
-        Its report names every recording that was left out: unusable audio, an unknown label, an interval that does not
-        end after it starts, rows of one recording that disagree; and WAV files that no row names.
-
     Raises
     ------
     CorpusError
-        If a column is missing, nothing is usable, or the tables break the schema.
+        If a column is missing, nothing is usable, or the tables break the schema. A single recording that is not usable
+        is left out and reported.
     """
     if missing := [column for column in ("file", "patient_id", "split", "label") if column not in rows]:
         raise CorpusError(f"{name}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, rows))}.")

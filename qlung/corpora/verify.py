@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .. import paths
 from ..errors import CorpusError
 from .registry import find, load_corpus, sources
 from .tables import ASIDE, Corpus
@@ -16,18 +17,17 @@ def counts(corpus: Corpus) -> dict:
     return {"recordings": len(corpus.recordings), "patients": patients} | by_split
 
 
-def examine(name: str, root: Path, expect: dict | None = None) -> dict:
+def examine(name: str, root: Path | None = None, expect: dict | None = None) -> dict:
     """Read one corpus and compare it with what the whole one holds.
 
     Parameters
     ----------
     name : str
         A registered corpus.
-    root : Path
-        Folder that holds ``name``/, or is the corpus itself.
+    root : Path, optional
+        As `load_corpus` takes it: folder that holds ``name``/, or is the corpus itself.
     expect : dict, optional
-        ``recordings``, ``patients``, and events per class in ``train`` and ``test``, of the whole corpus, or some of
-        them; default: what the corpus registers.
+        Of ``counts`` of the whole corpus, those that are known; default: what the corpus registers.
 
     Returns
     -------
@@ -42,13 +42,13 @@ def examine(name: str, root: Path, expect: dict | None = None) -> dict:
         - "unchecked": nothing is missing or damaged, and nobody registered what to expect;
         - "absent": nothing of this corpus is there.
     """
-    expect, home = find(name).entry.get("expect", {}) if expect is None else expect, Path(root) / name
+    expect = find(name).entry.get("expect", {}) if expect is None else expect
     found = {"corpus": name, "verdict": "absent", "recordings": 0, "patients": 0, "train": [0] * 4, "test": [0] * 4,
              "events": 0, "missing": {}, "damaged": {}, "remarks": [], "duplicates": [], "differs": []}  # fmt: skip
     try:
         corpus = load_corpus(name, root)
     except CorpusError as error:
-        there = home.is_dir() and any(home.rglob("*.wav"))
+        there = any((Path(root or paths.data_dir()) / name).rglob("*.wav"))
         return found | {"verdict": "damaged" if there else "absent", "differs": [str(error)]}
     found |= counts(corpus) | {"events": len(corpus.events), "duplicates": corpus.duplicates().to_dict("records")}
     for recording, what, done in corpus.report.itertuples(index=False):
@@ -73,16 +73,15 @@ def examine(name: str, root: Path, expect: dict | None = None) -> dict:
     return found | {"verdict": verdict}
 
 
-def why_not_complete(found: dict) -> tuple[str, str]:
-    """(verdict, its first four reasons, or "" where the corpus is complete)."""
+def fault(found: dict) -> str:
+    """The verdict of `examine` with its first four reasons; "" where the corpus is complete."""
     reasons = [*found["differs"], *(": ".join(row) for row in (found["damaged"] | found["missing"]).items())]
-    reasons = [] if found["verdict"] == "complete" else reasons or ["no published counts to compare with"]
-    return found["verdict"], "; ".join(reasons[:4])
+    return "" if found["verdict"] == "complete" else f"{found['verdict']}: {'; '.join(reasons[:4])}"
 
 
 def examine_all(root: Path) -> list[dict]:
     """``examine`` of every registered corpus that is recorded, not made by this package."""
-    return [examine(name, root) for name, source in sources().items() if source.recorded]
+    return [examine(name, root) for name, source in sorted(sources().items()) if source.recorded]
 
 
 def summary(verdicts: list[dict]) -> pd.DataFrame:
