@@ -361,6 +361,7 @@ seeds = [0]
         ('["icbhi:sc", "sprsound"]', "[1]", "should be a list of names"),
         ('["ce"]', '"ce"', "'methods' is unknown or missing"),
         ("seeds", "seed", "did you mean 'seeds'"),
+        ("[profiles.mine.backbones.cnn]", "[profiles.mine.backbones]\ncnn = 3\n[x]", "should be a table with methods"),
         ("seeds = [0]", "seeds = [0]\nseed = 1", "'seed' is unknown or missing"),
     ]:
         with pytest.raises(ConfigError, match=message):

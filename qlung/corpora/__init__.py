@@ -1,6 +1,6 @@
 """Owners' files -> ``Corpus(recordings, events, report)``: every corpus behind one table schema.
 
-Comes in: a folder in the owners' layout. Goes out: two tables and a report of what was set aside. Notebook 01.
+Comes in: a folder in the owners' layout. Goes out: two tables and a report of what was left out. Notebook 01.
 """
 
 from .registry import Source, find, load_corpus, register, sources

@@ -40,8 +40,7 @@ def card(name: str, corpus: Corpus | None = None) -> pd.DataFrame:
     entry = source.entry if source else registry()[name]
     rows = {key: entry[key] for key in ("title", "home", "citation", "terms", "consent") if key in entry}
     for file in entry.get("files", []):
-        checksum = file.get("sha256") or file.get("md5") or "no checksum"
-        rows[file["name"]] = f"{checksum} ({file['checksum_from']})"
+        rows[file["name"]] = f"{file.get('sha256', file.get('md5', 'no checksum'))} ({file['checksum_from']})"
     if source:
         rows["label mapping"] = ", ".join(f"{label} -> {kind}" for label, kind in source.labels.items())
     if corpus is not None:
@@ -125,7 +124,7 @@ def mismatch(file: dict, path: Path) -> str:
     return ""
 
 
-def _receive(url: str, part: Path, limit: int, progress: Callable[[int, int], None]) -> None:
+def _receive(url: str, part: Path, file: dict, progress: Callable[[int, int], None]) -> None:
     """Bring ``part`` to what ``url`` serves, continuing where it stops.
 
     Raises DownloadError if only another address can help, an error of requests or urllib3 if another try can.
@@ -153,16 +152,14 @@ def _receive(url: str, part: Path, limit: int, progress: Callable[[int, int], No
         tag = sent.get("ETag", "")
         tag = tag if tag and not tag.startswith("W/") else sent.get("Last-Modified", "")
         validator.write_text(tag, encoding="utf-8") if tag else validator.unlink(missing_ok=True)
-        announced = sent.get("Content-Length", "")
-        total = have + int(announced) if announced.isdecimal() else 0
         with part.open("ab" if code == 206 else "wb") as out:
             while block := answer.raw.read1(BLOCK):  # what came before a broken connection is kept to the last byte
                 have += len(block)
-                if have > limit:
+                if have > file["max_bytes"]:
                     part.unlink()
-                    raise DownloadError(f"sends more than {limit} bytes")
+                    raise DownloadError(f"sends more than {file['max_bytes']} bytes")
                 out.write(block)
-                progress(have, total)
+                progress(have, file.get("bytes", file.get("about_bytes", 0)))
 
 
 def _from(url: str, file: dict, part: Path, progress) -> None:
@@ -179,7 +176,7 @@ def _from(url: str, file: dict, part: Path, progress) -> None:
     while tries < TRIES:
         resumed = _size(part) > 0
         try:
-            _receive(url, part, file["max_bytes"], progress)
+            _receive(url, part, file, progress)
             why = mismatch(file, part)
             if not why:
                 return
@@ -247,16 +244,15 @@ def fetch(
     accept_sha256 : str
         Take weights with this sha256, knowing that the registry states another one.
     log, progress : callable
-        Receive lines about what was checked, and (bytes done, bytes announced).
+        Receive lines about what was checked, and (bytes done, bytes of the file or 0 where that is not known).
     entry : dict, optional
         Take this entry instead of the one that is known under the name.
 
     Raises
     ------
-    ConfigError
-        If nothing to download is known under that name.
-    DownloadError
-        If no address gives the right file, the content is not the corpus, or the folder cannot be written.
+    ConfigError, DownloadError
+        If the name is unknown; if no address gives the right file, the content is not the corpus, or the folder cannot
+        be written.
     """
     known = registry() | {key: source.entry for key, source in sources().items()} | ({name: entry} if entry else {})
     if name not in known:
@@ -276,8 +272,7 @@ def _bring(file: dict, stage: Path, archive, log, progress) -> Path:
         receive(file, path, progress)
     elif not path.is_file() or mismatch(file, path):
         raise DownloadError(f"'{path}' {mismatch(file, path) if path.is_file() else 'is not there'}")
-    stated = {"sha256", "md5"} & set(file)
-    result = "agrees" if agrees(file, path) else "DIFFERS" if stated else "is not stated"
+    result = "agrees" if agrees(file, path) else "DIFFERS" if {"sha256", "md5"} & set(file) else "is not stated"
     log(f"{file['name']}: the checksum {result} (source: {file['checksum_from']})")
     return path
 
@@ -294,9 +289,10 @@ def _fetch_corpus(name: str, entry: dict, final: Path, archive, log, progress) -
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
         try:
+            limits = {key: entry[key] for key in ("max_members", "max_bytes") if key in entry}
             for file, path in zip(entry["files"], files, strict=True):
                 if file.get("unpack"):
-                    unpack(path, whole, file.get("strip", 0), entry["max_members"], entry["max_bytes"])
+                    unpack(path, whole, file.get("strip", 0), **limits)
                 else:
                     shutil.copyfile(path, whole / file["name"])
             found = verify.examine(name, whole, entry["expect"])

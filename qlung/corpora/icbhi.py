@@ -28,8 +28,7 @@ def read_split(base: Path) -> dict[str, str]:
         rows = [line.split() for line in found[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise CorpusError(f"icbhi: cannot read '{found[0]}': {error}. Fetch it again.") from error
-    wrong = [row for row in rows if len(row) != 2 or row[1] not in ("train", "test")]
-    if wrong:
+    if wrong := [row for row in rows if len(row) != 2 or row[1] not in ("train", "test")]:
         raise CorpusError(f"icbhi: {found[0].name} wants lines 'recording<tab>train|test'; got {' '.join(wrong[0])!r}.")
     split = dict(rows)
     if len(split) != len(set(map(tuple, rows))):
@@ -59,8 +58,7 @@ def read(base: Path, subset: str | None = None) -> Corpus:
     folder = folder if folder.is_dir() else base
     wavs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".wav")
     if not wavs:
-        wanted = "ICBHI_final_database/*.wav and .txt"
-        raise CorpusError(f"icbhi: no .wav under '{folder}'. Expected {wanted}; see data/README.md.")
+        raise CorpusError(f"icbhi: no .wav under '{folder}'. Expected ICBHI_final_database/*.wav; see data/README.md.")
     split = read_split(base if any((base / n).is_file() for n in SPLIT_NAMES) else folder)
     tables, here = Tables("icbhi", folder, LABELS), {path.stem for path in wavs}
     for name in sorted(set(split) - here):

@@ -12,8 +12,6 @@ from .. import paths
 from ..errors import ConfigError, CorpusError, choices
 from .tables import CLASSES, Corpus
 
-ENTRIES = paths.ROOT / "data" / "registry.toml"
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -61,7 +59,7 @@ SOURCES: dict[str, Source] = {}
 
 def entries() -> dict[str, dict]:
     """Entries of data/registry.toml: the corpora that come with the package, and "weights"."""
-    return tomllib.loads(ENTRIES.read_text(encoding="utf-8"))
+    return tomllib.loads((paths.ROOT / "data" / "registry.toml").read_text(encoding="utf-8"))
 
 
 def register(source: Source) -> None:

@@ -142,15 +142,13 @@ def continuous(rng: np.random.Generator, n: int, rate: int, kind: str, pitch: fl
 
 def heart(rng: np.random.Generator, n: int, rate: int, bpm: float) -> np.ndarray:
     """First and second heart sounds: short bursts of about 45 and 60 Hz."""
-    out, beat = np.zeros(n), 60 / bpm
+    out, beat = np.zeros(n + rate), 60 / bpm  # a second longer than returned: the last beat may end in it
     for k in np.arange(rng.uniform(0, beat), n / rate, beat):
         for after, pitch, length in ((0.0, 45, 0.04), (0.36 * beat, 60, 0.03)):
             t = np.arange(int(4 * length * rate)) / rate
             start = int((k + after) * rate)
-            stop = min(n, start + len(t))
-            if start < n:
-                out[start:stop] += (t / length * np.exp(1 - t / length) * np.sin(2 * np.pi * pitch * t))[: stop - start]
-    return out
+            out[start : start + len(t)] += t / length * np.exp(1 - t / length) * np.sin(2 * np.pi * pitch * t)
+    return out[:n]
 
 
 def ambient(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:

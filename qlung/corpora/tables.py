@@ -102,13 +102,7 @@ class Unusable(ValueError):
 class Tables:
     """The rows of one corpus while it is read, and the report about them.
 
-    Parameters
-    ----------
-    name : str
-    root : Path
-        Folder that is read, for messages.
-    labels : dict of str -> str
-        Label mapping: the owners' label -> one of ``CLASSES``.
+    ``root`` is the folder that is read, for messages; ``labels`` maps each of the owners' labels to one of ``CLASSES``.
     """
 
     def __init__(self, name: str, root: Path, labels: dict[str, str]):
@@ -120,15 +114,11 @@ class Tables:
         self.report.append({"recording_id": recording_id, "what": what, "done": done})
 
     def add_all(self, files: Iterable[Path], describe: Callable) -> None:
-        """Add every recording that is usable; the others are reported with the reason.
+        """Add every WAV file that is usable; the others are reported with the reason.
 
-        Parameters
-        ----------
-        files : paths of WAVs
-        describe : callable
-            (path, facts of ``wav.examine``) -> (events, columns): events are (start [s], end [s], raw label), columns
-            are patient_id, device, location, split, quality_label. What it raises is the reason to leave the recording
-            out: Unusable, or OSError and ValueError where the annotation cannot be read.
+        ``describe`` takes a path and the facts of ``wav.examine``, and returns the events (start [s], end [s], raw
+        label) and the columns patient_id, device, location, split and quality_label. What it raises is the reason to
+        leave the recording out: Unusable, or OSError and ValueError where the annotation cannot be read.
         """
         for folder, paths in itertools.groupby(files, lambda path: path.parent):
             for path, sound in wav.examine_all(folder, list(paths)).items():

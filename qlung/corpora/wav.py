@@ -36,7 +36,7 @@ def examine(path: Path) -> dict:
     dict
         rate [Hz], frames, sha256 of the decoded samples (little-endian int32, or float64 of a float file, so that two
         files with the same audio agree whatever else their headers hold), ``notes``: [what, done] of what was accepted
-        with a remark, and ``unusable``: why the recording must be set aside, or "".
+        with a remark, and ``unusable``: why the recording must be left out, or "".
     """
     found = {"rate": 0, "frames": 0, "sha256": "", "notes": [], "unusable": ""}
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import paths
 from ..corpora import Corpus, find, load_corpus
 from ..corpora.splits import grouped_folds, official_disjoint
-from ..errors import ConfigError, CorpusError, choices
+from ..errors import ConfigError, choices
 from .config import Config
 
 FOLDS = 5
@@ -86,7 +86,7 @@ class Profile:
 
 
 def _expand(variant: dict) -> list[tuple[str, dict]]:
-    """{method = "qlung", lam = [0, 1]} stands for two variants; several lists for all their combinations."""
+    """{method = "qlung", lam = [0, 1]} means two variants; several lists mean all their combinations."""
     lists = [value if isinstance(value, list) else [value] for value in variant.values()]
     each = [dict(zip(variant, values, strict=True)) for values in itertools.product(*lists)]
     return [(" ".join([v.get("method", "?"), *(f"{k}={x}" for k, x in v.items() if k != "method")]), v) for v in each]
@@ -94,23 +94,19 @@ def _expand(variant: dict) -> list[tuple[str, dict]]:
 
 def _check_keys(where: str, given: dict, known: list[str], needed: tuple[str, ...] = ()) -> None:
     """Refuse a key that is not known, and a list or table that is needed and absent or empty."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: should be a table with {', '.join(needed)}, it is {given!r}")
     for key in [*given, *needed]:
         if key not in known or (key in needed and not isinstance(given.get(key) or None, list | dict)):
             raise ConfigError(f"{where}: '{key}' is unknown or missing: {choices(key, known)}")
 
 
 def load_profile(name: str, table: str = "") -> Profile:
-    """Read one profile of experiments.toml, or of another such table.
-
-    Raises
-    ------
-    ConfigError
-        If the table can't be read, has no such profile, or the profile has a wrong or missing key.
-    """
+    """Read one profile of experiments.toml, or of another such table; ConfigError names what is wrong in it."""
     path = Path(table).expanduser() if table else paths.EXPERIMENTS
     try:
-        rows = tomllib.loads(path.read_text(encoding="utf-8"))["profiles"]
-    except (OSError, ValueError, KeyError) as error:
+        rows = dict(tomllib.loads(path.read_text(encoding="utf-8"))["profiles"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"'{path}' is no table of profiles: {error!r}. experiments.toml shows the form.") from error
     if name not in rows:
         raise ConfigError(f"unknown profile '{name}': {choices(name, rows)}")
@@ -124,11 +120,9 @@ def open_corpora(profile: str, data: str = "", table: str = "") -> dict[str, Cor
     row = load_profile(profile, table)
     if data and not row.recorded:
         raise ConfigError(f"profile '{profile}' uses synthetic corpora; DATA='{data}' goes with PROFILE=sc")
-    root = Path(data).expanduser() if data else paths.data_dir()
-    if row.recorded and not root.is_dir():
-        raise CorpusError(f"there is no folder '{root}'. Give the folder that holds {'/, '.join(row.names)}/: DATA=DIR")
     named = (corpus.partition(":") for corpus in row.corpora)
-    return {name: load_corpus(name, root if find(name).recorded else None, subset or None) for name, _, subset in named}
+    roots = {True: data or None, False: None}  # recorded, or made by this package
+    return {name: load_corpus(name, roots[find(name).recorded], subset or None) for name, _, subset in named}
 
 
 def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, dict[str, Corpus]]]:
