@@ -368,3 +368,10 @@ seeds = [0]
             load(good.replace(old, new)).rows()
     with pytest.raises(ConfigError, match=r"unknown corpus 'icbih': choose from .*did you mean 'icbhi'"):
         load(good.replace("icbhi:sc", "icbih")).recorded  # noqa: B018
+
+
+def test_a_column_of_the_recordings_for_every_event():
+    corpus = load_corpus("synthetic-icbhi")
+    device = corpus.of_events("device")
+    assert device.index.equals(corpus.events.index)
+    assert all(f"_{name}#" in event for name, event in zip(device, corpus.events["event_id"], strict=True))

@@ -27,7 +27,7 @@ from .registry import find, sources
 from .tables import CLASSES, Corpus
 
 TRIES, PAUSE_S, TIMEOUT_S, BLOCK = 5, 1.0, (10, 60), 1 << 18
-ACCEPTED = ".accepted-sha256"  # beside a file that the user took knowingly: its checksum
+ACCEPTED = ".accepted-sha256"  # beside a file with another checksum that the user accepted: that checksum
 
 
 class DownloadError(QlungError):
@@ -163,9 +163,9 @@ def _receive(url: str, part: Path, file: dict, progress: Callable[[int, int], No
 
 
 def _from(url: str, file: dict, part: Path, progress) -> None:
-    """Fetch one address into ``part``; DownloadError says why this address will not do.
+    """Fetch one address into ``part``; DownloadError holds the reason why this address failed.
 
-    Tries that bring new bytes are free; TRIES of them in a row without any end it.
+    It stops after TRIES tries in a row that bring no new bytes.
     """
     import requests
     import urllib3
@@ -299,7 +299,7 @@ def _fetch_corpus(name: str, entry: dict, final: Path, archive, log, progress) -
             if fault := verify.fault(found):
                 raise DownloadError(f"{name}: the content check finds it {fault}")
         except DownloadError:
-            for part in stage.glob("*.part"):  # they came whole and are wrong: continuing would not mend them
+            for part in stage.glob("*.part"):  # complete but wrong: continuing would not help
                 part.unlink()
             raise
         log(f"{name}: the content check agrees: {found['recordings']} recordings and {found['events']} events")

@@ -39,7 +39,7 @@ def examine(name: str, root: Path | None = None, expect: dict | None = None) -> 
         - "damaged": something is there and cannot be used;
         - "partial": what is there is usable, but recordings are missing;
         - "different": nothing is missing or damaged, yet the counts are not the release's;
-        - "unchecked": nothing is missing or damaged, and nobody registered what to expect;
+        - "unchecked": nothing is missing or damaged, and no expected counts are registered;
         - "absent": nothing of this corpus is there.
     """
     expect = find(name).entry.get("expect", {}) if expect is None else expect
