@@ -124,7 +124,7 @@ print(f"ICBHI, side of the split, guessed from the device: {cycles.max(axis=1).s
       f"without it {cycles.sum(axis=0).max() / cycles.sum():.0%}")  # fmt: skip
 for name, corpus in corpora.items():
     train = corpus.select("train")
-    patient = splits.patients_of_events(train)
+    patient = train.of_events("patient_id")
     by_class = train.events.groupby([train.events["label"], patient]).size()
     largest = by_class.groupby(level=0).max() / by_class.groupby(level=0).sum()
     print(f"{name}, training: the patient with most events of a class holds",

@@ -1,5 +1,8 @@
 """Errors a user can act on: what was given, what was expected, what to do next."""
 
+import difflib
+from collections.abc import Collection
+
 
 class QlungError(Exception):
     """Root of every error this package raises on purpose."""
@@ -31,3 +34,9 @@ class WeightsError(QlungError):
 
 class TrainingError(QlungError):
     """A run diverged or cannot be resumed."""
+
+
+def choices(given: str, known: Collection[str]) -> str:
+    """For an error about an unknown name: the known ones, and the nearest to what was given."""
+    near = difflib.get_close_matches(str(given), known, n=1)
+    return f"choose from {', '.join(known)}" + (f"; did you mean '{near[0]}'?" if near else "")

@@ -114,7 +114,8 @@ def test_the_command_line_answers_in_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main()
     known = ", ".join(tomllib.loads(paths.EXPERIMENTS.read_text())["profiles"])
-    assert capsys.readouterr().err == f"ConfigError: unknown profile 'demoo': choose from {known}\n"
+    answer = f"ConfigError: unknown profile 'demoo': choose from {known}; did you mean 'demo'?\n"
+    assert capsys.readouterr().err == answer
     assert CliRunner().invoke(cli.app, ["--help"]).exit_code == 0
 
 
@@ -209,7 +210,7 @@ def test_variants_are_named_by_what_they_change():
     assert rows[6][1].lam == 0
     assert all(config.lr == 1e-3 for _, config in rows)
     settings["variants"] = [{"method": "qlung", "lamda": 1}]
-    with pytest.raises(ConfigError, match="variant 'qlung lamda=1': 'lamda' is no setting"):
+    with pytest.raises(ConfigError, match=r"variant 'qlung lamda=1': 'lamda' is unknown .*did you mean 'lam'"):
         profiles.Profile("mine", ["icbhi"], {"cnn": settings}).rows()
     with pytest.raises(ConfigError, match="split is 'mine', not official"):
         profiles.Profile("mine", ["icbhi"], {}, split="mine")

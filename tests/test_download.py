@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from qlung import backbones, load_corpus
 from qlung.book import cli
-from qlung.corpora import fetch, synthetic, transfer, verify
+from qlung.corpora import fetch, sources, synthetic, verify
 from qlung.errors import ConfigError, WeightsError
 
 BODY = np.random.default_rng(0).bytes(300_000)
@@ -64,10 +64,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, body, len(body) + 1000)
         if how == "misplaced" and wanted:
             return self.answer(206, body[:10], Content_Range=f"bytes 0-9/{len(body)}")
-        if how == "deaf" or not (wanted and known):
+        if how == "ignores_range" or not (wanted and known):
             if how in ("drop", "changed", "misplaced", "refuses") and not before:
                 return self.answer(200, body[:HALF], len(body), ETag=tag)
-            if how == "deaf" and len(before) < 2:
+            if how == "ignores_range" and len(before) < 2:
                 return self.answer(200, body[:HALF], len(body))
             if how == "short":  # a clean end after half of it
                 return self.answer(200, body[:HALF], ETag=tag)
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(transfer, "PAUSE_S", 0)
+    monkeypatch.setattr(fetch, "PAUSE_S", 0)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
         httpd.seen, httpd.files, httpd.url = [], {}, f"http://127.0.0.1:{httpd.server_port}"
         threading.Thread(target=httpd.serve_forever, daemon=True).start()
@@ -96,23 +96,24 @@ def row(*urls, **changes):
             "checksum_from": "this test"} | changes  # fmt: skip
 
 
-MENDED = ("plain", "drop", "changed", "misplaced", "refuses", "deaf", "short", "redirect", "503", "nonsense")
+RECOVERED = ("plain", "drop", "changed", "misplaced", "refuses", "ignores_range", "short", "redirect", "503",
+             "nonsense")  # fmt: skip
 
 
-@pytest.mark.parametrize("how", MENDED)
-def test_what_can_be_mended_is_mended(how, server, tmp_path):
-    transfer.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
+@pytest.mark.parametrize("how", RECOVERED)
+def test_a_download_recovers_from(how, server, tmp_path):
+    fetch.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
 def test_a_dropped_connection_is_continued_where_it_stopped(server, tmp_path):
-    transfer.receive(row(f"{server.url}/drop/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/drop/x"), tmp_path / "part")
     asked = [int((wanted or "bytes=0-")[6:-1]) for _, wanted in server.seen]
     assert asked == [0, HALF, HALF * 3 // 2, HALF * 7 // 4, HALF * 15 // 8]
 
 
 def test_an_announced_length_that_is_too_long_does_not_matter(server, tmp_path):
-    transfer.receive(row(f"{server.url}/long/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/long/x"), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
@@ -128,22 +129,22 @@ def test_an_announced_length_that_is_too_long_does_not_matter(server, tmp_path):
         ("loop", "redirects", 31),
     ],
 )
-def test_what_cannot_be_mended_says_why_and_leaves_no_wrong_file(how, why, requests, server, tmp_path):
-    with pytest.raises(transfer.DownloadError, match=why):
-        transfer.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
+def test_a_download_that_fails_says_why_and_leaves_no_wrong_file(how, why, requests, server, tmp_path):
+    with pytest.raises(fetch.DownloadError, match=why):
+        fetch.receive(row(f"{server.url}/{how}/x"), tmp_path / "part")
     assert len(server.seen) == requests
     assert not (tmp_path / "part").exists()
 
 
 def test_the_next_address_is_tried(server, tmp_path):
     urls = [f"{server.url}/{how}/x" for how in ("403", "wrong", "500", "plain")]
-    transfer.receive(row("http://127.0.0.1:1/closed", *urls), tmp_path / "part")
+    fetch.receive(row("http://127.0.0.1:1/closed", *urls), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
 def test_leftovers_of_another_file_are_replaced(server, tmp_path):
     (tmp_path / "part").write_bytes(b"y" * 1000)
-    transfer.receive(row(f"{server.url}/plain/x"), tmp_path / "part")
+    fetch.receive(row(f"{server.url}/plain/x"), tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == BODY
 
 
@@ -164,20 +165,20 @@ def corpus_entry(server, tmp_path):
     }  # fmt: skip
 
 
-def test_a_corpus_is_fetched_once_and_says_which_check_spoke(corpus_entry, server, tmp_path):
-    said = []
-    at = fetch.fetch("icbhi", tmp_path / "data", log=said.append, entry=corpus_entry)
-    assert "checksum DIFFERS" in said[0]
-    assert "content check agrees: 12 recordings" in said[-1]
+def test_a_corpus_is_fetched_once_and_both_checks_are_reported(corpus_entry, server, tmp_path):
+    lines = []
+    at = fetch.fetch("icbhi", tmp_path / "data", log=lines.append, entry=corpus_entry)
+    assert "checksum DIFFERS" in lines[0]
+    assert "content check agrees: 12 recordings" in lines[-1]
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["icbhi"]
     assert len(load_corpus("icbhi", at).recordings) == 12
     requests = len(server.seen)
-    fetch.fetch("icbhi", tmp_path / "data", log=said.append, entry=corpus_entry)
+    fetch.fetch("icbhi", tmp_path / "data", log=lines.append, entry=corpus_entry)
     assert len(server.seen) == requests
-    assert "nothing to do" in said[-1]
+    assert "nothing to do" in lines[-1]
 
 
-def test_events_set_aside_count_as_published(synthetic_root, tmp_path):
+def test_events_left_out_count_as_published(synthetic_root, tmp_path):
     root = shutil.copytree(synthetic_root, tmp_path / "data")
     expect = verify.counts(load_corpus("icbhi", root))
     assert verify.examine("icbhi", root, expect)["verdict"] == "complete"
@@ -232,16 +233,16 @@ def weights_entry(url, sha256=SHA256):
 
 
 def test_weights_are_fetched_once(server, tmp_path):
-    said = []
+    lines = []
     for _ in range(2):
-        at = fetch.fetch("weights", tmp_path, log=said.append, entry=weights_entry(f"{server.url}/drop/w"))
+        at = fetch.fetch("weights", tmp_path, log=lines.append, entry=weights_entry(f"{server.url}/drop/w"))
     assert at.read_bytes() == BODY
     assert [path.name for path in tmp_path.iterdir()] == ["w.pt"]
-    assert "agrees" in said[0]
-    assert "nothing to do" in said[1]
+    assert "agrees" in lines[0]
+    assert "nothing to do" in lines[1]
 
 
-def test_other_weights_need_a_knowing_yes(server, tmp_path, monkeypatch):
+def test_other_weights_need_their_checksum_named(server, tmp_path, monkeypatch):
     entry = weights_entry(f"{server.url}/plain/w", "f" * 64)
     with pytest.raises(fetch.DownloadError, match=f"has sha256 {SHA256}, expected {'f' * 64}"):
         fetch.fetch("weights", tmp_path, entry=entry)
@@ -280,7 +281,7 @@ def zip_of(path, *members):
         [(f"{i}.txt", "", 0) for i in range(6)],
     ],
 )
-def test_a_dishonest_archive_is_refused(members, tmp_path):
+def test_an_unsafe_archive_is_refused(members, tmp_path):
     archive = zip_of(tmp_path / "a.zip", *members)
     with pytest.raises(fetch.DownloadError, match="refused"):
         fetch.unpack(archive, tmp_path / "in", max_members=5, max_bytes=1000)
@@ -299,18 +300,20 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 def test_the_registry_is_whole():
     entries = fetch.registry()
-    assert set(entries) == {"icbhi", "sprsound", "weights"}
+    assert set(entries) == {"weights", *sources()}
     for entry in entries.values():
         assert all(entry[key] for key in ("title", "terms", "consent", "citation", "home"))
-        for file in entry["files"]:
+        for file in entry.get("files", []):
             assert file["checksum_from"]
             assert file["max_bytes"] > 0
             assert all(url.startswith("https://") for url in file["urls"])
     weights = entries["weights"]["files"][0]
     assert (weights["name"], weights["sha256"]) == (backbones.MN04_FILE, backbones.MN04_SHA256)
     assert sum(entries["icbhi"]["expect"]["train"] + entries["icbhi"]["expect"]["test"]) == 6898
-    with pytest.raises(ConfigError, match="choose from icbhi"):
+    with pytest.raises(ConfigError, match=r"choose from icbhi, .*did you mean 'icbhi'"):
         fetch.fetch("icbi")
+    with pytest.raises(ConfigError, match="no files are registered"):
+        fetch.fetch("synthetic-icbhi")
 
 
 def test_verify_and_status_on_the_command_line(synthetic_root, real_root, monkeypatch):

@@ -1,4 +1,4 @@
-"""Splits keep patients together, lose nothing, and say which patients the official one shares."""
+"""Splits keep patients together and lose nothing; the patients on both sides of the official split are known."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from qlung.corpora import icbhi, splits
 from qlung.errors import ConfigError
 
 
-def sides(corpus):
+def patients_by_split(corpus):
     return corpus.recordings.groupby("split")["patient_id"].agg(set).to_dict()
 
 
@@ -41,7 +41,7 @@ def test_folds_cover_every_event_once_and_keep_patients_together(part):
     tested = [event for fold in folds for event in fold.select("test").events["event_id"]]
     assert sorted(tested) == sorted(part.events["event_id"])
     for fold in folds:
-        assert not sides(fold)["train"] & sides(fold)["test"]
+        assert not patients_by_split(fold)["train"] & patients_by_split(fold)["test"]
         assert all(fold.select("test").counts())
     again = splits.grouped_folds(part, 5, seed=1)
     assert all(a.fingerprint() == b.fingerprint() for a, b in zip(folds, again, strict=True))
@@ -52,7 +52,7 @@ def test_folds_cover_every_event_once_and_keep_patients_together(part):
 
 def test_validation_is_taken_from_train_only(part):
     divided = splits.validation(splits.official_disjoint(part), 0.2)
-    train, held, test = (sides(divided)[name] for name in ("train", "validation", "test"))
+    train, held, test = (patients_by_split(divided)[name] for name in ("train", "validation", "test"))
     assert not train & held
     assert not held & test
     assert not train & test

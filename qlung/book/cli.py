@@ -117,7 +117,7 @@ def fetch(name: str, root: str = "", archive: str = "", accept_sha256: str = "")
 @data.command("verify")
 def verify_(root: Path, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Say what DIR holds of each corpus, what is missing or damaged; exits 1 unless all that is there is complete."""
-    found = verify.examine_all(root, fetching.registry())
+    found = verify.examine_all(root)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
@@ -132,7 +132,7 @@ def verify_(root: Path, as_json: Annotated[bool, typer.Option("--json")] = False
 def status() -> None:
     """Say where the corpora, the weights and the cache lie, and how much is there."""
     known = fetching.registry()
-    show(verify.summary(verify.examine_all(paths.data_dir(), known)), f"corpora in {paths.data_dir()}")
+    show(verify.summary(verify.examine_all(paths.data_dir())), f"corpora in {paths.data_dir()}")
     for file in known["weights"]["files"]:
         at = fetching.place("weights") / file["name"]
         console.print(f"weights: {at}: {'there' if at.is_file() else 'not there'}", markup=False)

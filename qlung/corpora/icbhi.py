@@ -9,29 +9,26 @@ import re
 from pathlib import Path
 
 from ..errors import CorpusError
-from . import wav
 from .registry import Source, register
-from .tables import Tables
+from .tables import Corpus, Tables, Unusable
 
 SPLIT_NAMES = ("official_split.txt", "ICBHI_challenge_train_test.txt")
 NAME = re.compile(r"(?P<patient>\d{3})_\w+_(?P<location>Tc|[APL][lr])_(?P<mode>sc|mc)_(?P<device>\w+)", re.ASCII)
 CYCLE = re.compile(r"\s*(\d+\.?\d*)\s+(\d+\.?\d*)\s+([01])\s+([01])\s*", re.ASCII)
-RAW_LABELS = ("normal", "crackle", "wheeze", "crackle+wheeze")
+LABELS = {"normal": "normal", "crackle": "crackle", "wheeze": "wheeze", "crackle+wheeze": "both"}
 
 
 def read_split(base: Path) -> dict[str, str]:
     """Official 60/40 split: recording_id -> "train" or "test"."""
     found = [base / name for name in SPLIT_NAMES if (base / name).is_file()]
     if not found:
-        raise CorpusError(
-            f"icbhi: '{base}' has none of {', '.join(SPLIT_NAMES)}; the official split comes from the owners."
-        )
+        names = ", ".join(SPLIT_NAMES)
+        raise CorpusError(f"icbhi: '{base}' has none of {names}; the official split comes from the owners.")
     try:
         rows = [line.split() for line in found[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise CorpusError(f"icbhi: cannot read '{found[0]}': {error}. Fetch it again.") from error
-    wrong = [row for row in rows if len(row) != 2 or row[1] not in ("train", "test")]
-    if wrong:
+    if wrong := [row for row in rows if len(row) != 2 or row[1] not in ("train", "test")]:
         raise CorpusError(f"icbhi: {found[0].name} wants lines 'recording<tab>train|test'; got {' '.join(wrong[0])!r}.")
     split = dict(rows)
     if len(split) != len(set(map(tuple, rows))):
@@ -55,54 +52,35 @@ def read_cycles(text: str) -> list[tuple[float, float, bool, bool]]:
     return cycles
 
 
-def read_annotations(folder: Path) -> dict[str, list]:
-    """Every annotation file of the folder, with or without its recording: recording_id -> cycles."""
-    return {path.stem: read_cycles(path.read_text(encoding="utf-8-sig")) for path in sorted(folder.glob("[12]*_*.txt"))}
-
-
-def read(base: Path, subset: str | None = None):
-    """Read the recordings that are present; what is missing or unusable stands in the corpus's report."""
+def read(base: Path, subset: str | None = None) -> Corpus:
+    """Read the recordings that are present; what is missing or unusable is in the corpus's report."""
     folder = base / "ICBHI_final_database"
     folder = folder if folder.is_dir() else base
     wavs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".wav")
     if not wavs:
-        raise CorpusError(
-            f"icbhi: no .wav under '{folder}'. Expected ICBHI_final_database/*.wav and .txt; see data/README.md."
-        )
+        raise CorpusError(f"icbhi: no .wav under '{folder}'. Expected ICBHI_final_database/*.wav; see data/README.md.")
     split = read_split(base if any((base / n).is_file() for n in SPLIT_NAMES) else folder)
-    tables = Tables("icbhi", folder)
-    for name in sorted(set(split) - {path.stem for path in wavs}):
+    tables, here = Tables("icbhi", folder, LABELS), {path.stem for path in wavs}
+    for name in sorted(set(split) - here):
         tables.note(name, "named in the official split, no .wav here", "absent")
-    for name in sorted({path.stem for path in folder.glob("[12]*_*.txt")} - {path.stem for path in wavs} - set(split)):
+    for name in sorted({path.stem for path in folder.glob("[12]*_*.txt")} - here - set(split)):
         tables.note(name, "an annotation without a recording, not in the official split")
-    sounds = wav.examine_all(folder, wavs)
-    for path in wavs:
-        name, fields = path.stem, NAME.fullmatch(path.stem)
-        if not fields:
-            tables.note(name, "name is not patient_index_location_mode_device")
-            continue
-        if subset == "sc" and fields["mode"] != "sc":
-            continue
-        if name not in split:
-            tables.note(name, "not in the official split")
-            continue
-        if sounds[path]["unusable"]:
-            tables.note(name, sounds[path]["unusable"])
-            continue
-        try:
-            cycles = read_cycles(path.with_suffix(".txt").read_text(encoding="utf-8-sig"))
-        except FileNotFoundError:
-            tables.note(name, "has no annotation .txt")
-            continue
-        except (OSError, ValueError) as error:
-            tables.note(name, f"annotation unreadable: {error}")
-            continue
-        rows = [(*cycle, RAW_LABELS[cycle[2] + 2 * cycle[3]]) for cycle in cycles]
-        tables.add(
-            sounds[path], rows, recording_id=name, patient_id=fields["patient"], device=fields["device"],
-            location=fields["location"], split=split[name], path=str(path), quality_label="",
-        )  # fmt: skip
+
+    def describe(path: Path, sound: dict) -> tuple[list, dict]:
+        name = NAME.fullmatch(path.stem)
+        if not name:
+            raise Unusable("name is not patient_index_location_mode_device")
+        if path.stem not in split:
+            raise Unusable("not in the official split")
+        cycles = read_cycles(path.with_suffix(".txt").read_text(encoding="utf-8-sig"))
+        events = [(start, end, tuple(LABELS)[crackle + 2 * wheeze]) for start, end, crackle, wheeze in cycles]
+        columns = {"patient_id": name["patient"], "device": name["device"], "location": name["location"]}
+        return events, columns | {"split": split[path.stem], "quality_label": ""}
+
+    if subset == "sc":
+        wavs = [path for path in wavs if not (name := NAME.fullmatch(path.stem)) or name["mode"] == "sc"]
+    tables.add_all(wavs, describe)
     return tables.corpus()
 
 
-register(Source("icbhi", read, ("sc",)))
+register(Source("icbhi", read, subsets=("sc",), labels=LABELS))

@@ -1,53 +1,84 @@
-"""Which corpora there are: each file of this room registers the one it reads."""
+"""Which corpora there are: every loader registers what it reads, and nothing else has to name it."""
 
 import dataclasses
 import importlib
+import pkgutil
+import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from .. import paths
-from ..errors import ConfigError, CorpusError
-from .tables import Corpus
+from ..errors import ConfigError, CorpusError, choices
+from .tables import CLASSES, Corpus
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """How one corpus is read.
+    """One corpus: how it is read, and what is known about it.
 
     Attributes
     ----------
     name : str
-        What `load_corpus` and the profiles of experiments.toml call it; also its folder's name in the data folder.
+        In `load_corpus` and in profiles; also its folder in the data folder. Lower-case letters, digits, "-" and "_".
     read : callable
         (folder, subset or None) -> Corpus.
     subsets : tuple of str
-        Parts that can be asked for.
+        Parts that can be asked for, "NAME:SUBSET" in a profile.
     recorded : bool
-        Whether these are recordings that a user must have. False: made by this package, no data folder is needed.
+        Whether a user must have the recordings; False: made by this package.
+    labels : dict of str -> str
+        Label mapping: the owners' label -> one of ``CLASSES``.
+    about : dict
+        An entry like those of data/registry.toml, which is read where this is empty. Every key may be left out: title,
+        home, citation, terms (licence), consent; ``expect``: recordings, patients, and events per class in train and
+        test, of the whole corpus; ``files`` to download.
     """
 
     name: str
     read: Callable[[Path, str | None], Corpus]
     subsets: tuple[str, ...] = ()
     recorded: bool = True
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    about: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
+            raise ConfigError(f"a corpus can't be named '{self.name}': use lower-case letters, digits, - and _")
+        if wrong := {label: kind for label, kind in self.labels.items() if kind not in CLASSES}:
+            raise ConfigError(f"{self.name}: labels are mapped to {', '.join(CLASSES)}; given {wrong}")
+
+    @property
+    def entry(self) -> dict:
+        """``about``, or the entry of data/registry.toml."""
+        return self.about or entries().get(self.name, {})
 
 
 SOURCES: dict[str, Source] = {}
-BUILT_IN = ("icbhi", "sprsound", "synthetic")
+
+
+def entries() -> dict[str, dict]:
+    """Entries of data/registry.toml: the corpora that come with the package, and "weights"."""
+    return tomllib.loads((paths.ROOT / "data" / "registry.toml").read_text(encoding="utf-8"))
 
 
 def register(source: Source) -> None:
-    """Make a corpus known under its name."""
+    """Make a corpus known under its name; a later registration of that name replaces the earlier one."""
     SOURCES[source.name] = source
 
 
+def sources() -> dict[str, Source]:
+    """Every registered corpus by name; each file of this room registers those it reads."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f".{module.name}", __package__)
+    return SOURCES
+
+
 def find(name: str) -> Source:
-    """The source of a corpus; a name that is not registered yet is looked for as a file of this room."""
-    for module in (*BUILT_IN, name):
-        if name not in SOURCES and (Path(__file__).parent / f"{module}.py").is_file():
-            importlib.import_module(f".{module}", __package__)
-    if name not in SOURCES:
-        raise ConfigError(f"unknown corpus '{name}': choose from {', '.join(SOURCES)}")
+    """The registered corpus of that name; "synthetic" is short for "synthetic-icbhi"."""
+    name = "synthetic-icbhi" if name == "synthetic" else name
+    if name not in SOURCES and name not in sources():
+        raise ConfigError(f"unknown corpus '{name}': {choices(name, sorted(SOURCES))}")
     return SOURCES[name]
 
 
@@ -57,8 +88,8 @@ def load_corpus(name: str, root: str | Path | None = None, subset: str | None = 
     Parameters
     ----------
     name : str
-        "icbhi", "sprsound", or this package's own "synthetic-icbhi" and "synthetic-sprsound", which are written in the
-        owners' layouts on first use and read back by the same loaders. "synthetic" is short for "synthetic-icbhi".
+        "icbhi", "sprsound", or any registered corpus; or this package's "synthetic-icbhi" (short: "synthetic") and
+        "synthetic-sprsound", which are written in the owners' layouts on first use and read by the same loaders.
     root : path, optional
         Folder that holds ``icbhi/`` and ``sprsound/`` (or is itself the corpus); default ``$QLUNG_DATA`` or ``data/``.
     subset : str, optional
@@ -71,14 +102,16 @@ def load_corpus(name: str, root: str | Path | None = None, subset: str | None = 
     ConfigError
         If the corpus or the subset is unknown.
     """
-    source = find("synthetic-icbhi" if name == "synthetic" else name)
+    source = find(name)
     if subset not in (None, *source.subsets):
-        raise ConfigError(f"{name} has no subset '{subset}': choose from {sorted(source.subsets)} or none")
+        raise ConfigError(f"{name} has no subset '{subset}': {choices(subset, source.subsets)}, or leave it out")
     if not source.recorded:
         return source.read(Path(root).expanduser() if root else None, subset)
-    base = Path(root).expanduser() if root else paths.data_dir()
+    base = Path(root or paths.data_dir()).expanduser()
     if not base.is_dir():
-        raise CorpusError(
-            f"{name}: there is no folder '{base}'. Give the folder that holds {name}/ (DATA=..., or root)."
-        )
-    return source.read(base / name if (base / name).is_dir() else base, subset)
+        raise CorpusError(f"{name}: there is no folder '{base}'. Give the one that holds {name}/ (DATA=..., or root).")
+    folder = base / name if (base / name).is_dir() else base
+    try:
+        return source.read(folder, subset)
+    except (OSError, ValueError, KeyError) as error:
+        raise CorpusError(f"{name}: cannot read '{folder}': {type(error).__name__}: {error}") from error

@@ -6,8 +6,8 @@ read; nothing here changes labels, times or the order of events.
 
 import dataclasses
 
+import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
 
 from ..errors import ConfigError
 from .tables import Corpus
@@ -21,18 +21,13 @@ def with_split(corpus: Corpus, split: pd.Series) -> Corpus:
     return dataclasses.replace(corpus, recordings=recordings, events=events)
 
 
-def patients_of_events(corpus: Corpus) -> pd.Series:
-    """patient_id of every event."""
-    return corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["patient_id"])
-
-
 def shared_patients(corpus: Corpus) -> pd.DataFrame:
     """Patients with recordings on both sides: patient_id, and their events in train and in test.
 
     In ICBHI's official split these are 156 and 218.
     """
     sides = corpus.recordings.groupby("patient_id")["split"].nunique()
-    events = pd.crosstab(patients_of_events(corpus).rename("patient_id"), corpus.events["split"])
+    events = pd.crosstab(corpus.of_events("patient_id").rename("patient_id"), corpus.events["split"])
     both = events.reindex(index=sides.index[sides > 1], columns=["train", "test"], fill_value=0)
     return both.rename_axis(columns=None).reset_index()
 
@@ -53,19 +48,27 @@ def official_disjoint(corpus: Corpus, to: str = "test") -> Corpus:
     return with_split(corpus, corpus.recordings["split"].mask(shared, to))
 
 
-def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
-    """k corpora: in the i-th, fold i is "test" and the rest "train". No patient is on both sides of any.
+def patient_folds(patients, labels, k: int = 5, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """k folds of rows, as (other rows, held-out rows): numbers into ``patients`` and ``labels``, both of length n.
 
-    Folds are balanced in events and classes as far as whole patients allow. The official split is ignored.
+    Every row is held out once, no patient is in both parts of a fold, and classes are balanced as far as that allows.
     """
-    patient = patients_of_events(corpus)
-    if not 2 <= k <= patient.nunique():
-        raise ConfigError(f"{k} folds of {patient.nunique()} patients: choose from 2 to the number of patients")
-    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
-    folds = splitter.split(corpus.events, corpus.events["label"], patient)
-    tested = [set(patient.iloc[rows]) for _, rows in folds]
-    sides = [corpus.recordings["patient_id"].isin(patients).map({True: "test", False: "train"}) for patients in tested]
-    return [with_split(corpus, side) for side in sides]
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    patients = np.asarray(patients)
+    if not 2 <= k <= len(set(patients)):
+        raise ConfigError(f"{k} folds of {len(set(patients))} patients: choose from 2 to the number of patients")
+    folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+    return list(folds.split(patients, np.asarray(labels), patients))
+
+
+def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
+    """k corpora: in the i-th, fold i of `patient_folds` is "test", the rest "train"; the official split is ignored."""
+    patient, out = corpus.of_events("patient_id"), []
+    for _, held in patient_folds(patient, corpus.events["label"], k, seed):
+        side = corpus.recordings["patient_id"].isin(set(patient.iloc[held])).map({True: "test", False: "train"})
+        out.append(with_split(corpus, side))
+    return out
 
 
 def validation(corpus: Corpus, share: float = 0.2, seed: int = 0) -> Corpus:

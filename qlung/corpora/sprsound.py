@@ -9,25 +9,19 @@ import re
 from pathlib import Path
 
 from ..errors import CorpusError
-from . import wav
 from .registry import Source, register
-from .tables import Tables
+from .tables import Corpus, Tables, Unusable
 
-TO_ICBHI = {
-    "Normal": (False, False),
-    "Fine Crackle": (True, False),
-    "Coarse Crackle": (True, False),
-    "Wheeze": (False, True),
-    "Rhonchi": (False, True),
-    "Stridor": (False, True),
-    "Wheeze+Crackle": (True, True),
-}
+LABELS = {
+    "Normal": "normal", "Fine Crackle": "crackle", "Coarse Crackle": "crackle", "Wheeze": "wheeze",
+    "Rhonchi": "wheeze", "Stridor": "wheeze", "Wheeze+Crackle": "both",
+}  # fmt: skip
 LOCATIONS = {"p1": "left posterior", "p2": "left lateral", "p3": "right posterior", "p4": "right lateral"}
 NAME = re.compile(r"(?P<patient>\d+)_\d+(\.\d+)?_[01]_(?P<location>p[1-4])_\d+", re.ASCII)
 RATE = 8000
 PARTS = {
-    "train": (("train2022_wav", "train_wav"), ("train2022_json", "train_json")),
-    "inter": (("test2022_wav", "test_wav"), ("test2022_json/inter_test_json", "test_json/inter_test_json")),
+    "train": (("train2022_wav", "train2022_json"), ("train_wav", "train_json")),
+    "inter": (("test2022_wav", "test2022_json/inter_test_json"), ("test_wav", "test_json/inter_test_json")),
 }
 
 
@@ -46,21 +40,16 @@ def read_record(text: str) -> tuple[str, list[tuple[float, float, str]]]:
         events = sorted((_seconds(row["start"]), _seconds(row["end"]), str(row["type"])) for row in rows)
     except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not an annotation with record_annotation and event_annotation ({error!r})") from error
-    for start, end, kind in events:
-        if kind not in TO_ICBHI:
-            raise ValueError(f"unknown event type {kind[:40]!r}")
-        if not start < end:
-            raise ValueError(f"event {start}..{end} s")
+    if wrong := [(start, end) for start, end, _ in events if not start < end]:
+        raise ValueError(f"event {wrong[0][0]}..{wrong[0][1]} s")
     return str(label), events
 
 
 def _part(base: Path, part: str) -> tuple[Path, Path] | None:
+    """Folders of a part's recordings and annotations, in whichever layout is there."""
     homes = (base, base / "BioCAS2022", base / "releases" / "BioCAS2022", base / "Classification")
-    for home in homes:
-        for audio, annotation in zip(*PARTS[part], strict=True):
-            if (home / audio).is_dir() and (home / annotation).is_dir():
-                return home / audio, home / annotation
-    return None
+    pairs = ((home / wavs, home / jsons) for home in homes for wavs, jsons in PARTS[part])
+    return next(((wavs, jsons) for wavs, jsons in pairs if wavs.is_dir() and jsons.is_dir()), None)
 
 
 def _annotated(annotations: Path) -> set[str]:
@@ -69,49 +58,41 @@ def _annotated(annotations: Path) -> set[str]:
     return {path.stem for path in annotations.parent.glob(pattern)}
 
 
-def read(base: Path, subset: str | None = None):
+def _add_part(tables: Tables, wavs: Path, annotations: Path, split: str) -> None:
+    for name in sorted({path.stem for path in wavs.glob("*.wav")} - _annotated(annotations)):
+        tables.note(name, "has no annotation .json", "not used")
+
+    def describe(path: Path, sound: dict) -> tuple[list, dict]:
+        name = NAME.fullmatch(path.stem)
+        if not name:
+            raise Unusable("name is not patient_age_gender_location_recording")
+        record, events = read_record((annotations / f"{path.stem}.json").read_text(encoding="utf-8-sig"))
+        poor = record == "Poor Quality"
+        if sound["rate"] != RATE:
+            tables.note(path.stem, f"is at {sound['rate']} Hz, the release at {RATE} Hz", "kept")
+        if poor and events:
+            tables.note(path.stem, f"labelled Poor Quality, with {len(events)} events", "kept")
+        columns = {"patient_id": name["patient"], "device": "YunTing", "location": LOCATIONS[name["location"]]}
+        return events, columns | {"split": split, "quality_label": "poor" if poor else "good"}
+
+    tables.add_all([wavs / f"{path.stem}.wav" for path in sorted(annotations.glob("*.json"))], describe)
+
+
+def read(base: Path, subset: str | None = None) -> Corpus:
     """Read train (split "train") and inter_test (split "test"), or one of them."""
     found = {part: _part(base, part) for part in ([subset] if subset else PARTS)}
     if not any(found.values()):
+        wanted = " nor ".join(" + ".join(layouts[0]) for layouts in PARTS.values())
         raise CorpusError(
-            f"sprsound: '{base}' has neither train2022_wav + train2022_json "
-            "nor test2022_wav + test2022_json/inter_test_json "
-            "(nor inside BioCAS2022/ or Classification/); see data/README.md."
+            f"sprsound: '{base}' has neither {wanted} (nor inside BioCAS2022/ or Classification/); see data/README.md."
         )
-    tables = Tables("sprsound", base)
+    tables = Tables("sprsound", base, LABELS)
     for part, folders in found.items():
         if folders is None:
             tables.note("", f"part {part} is not here", "absent")
-            continue
-        wavs, annotations = folders
-        notes = sorted(annotations.glob("*.json"))
-        sounds = wav.examine_all(wavs, [wavs / f"{path.stem}.wav" for path in notes])
-        for name in sorted({path.stem for path in wavs.glob("*.wav")} - _annotated(annotations)):
-            tables.note(name, "has no annotation .json", "not used")
-        for path in notes:
-            name, path_wav, fields = path.stem, wavs / f"{path.stem}.wav", NAME.fullmatch(path.stem)
-            if not fields:
-                tables.note(name, "name is not patient_age_gender_location_recording")
-                continue
-            if sounds[path_wav]["unusable"]:
-                tables.note(name, sounds[path_wav]["unusable"])
-                continue
-            try:
-                quality, rows = read_record(path.read_text(encoding="utf-8-sig"))
-            except (OSError, ValueError) as error:
-                tables.note(name, f"annotation unreadable: {error}")
-                continue
-            if sounds[path_wav]["rate"] != RATE:
-                tables.note(name, f"is at {sounds[path_wav]['rate']} Hz, the release at {RATE} Hz", "kept")
-            if quality == "Poor Quality" and rows:
-                tables.note(name, f"labelled Poor Quality, with {len(rows)} events", "kept")
-            tables.add(
-                sounds[path_wav], [(start, end, *TO_ICBHI[kind], kind) for start, end, kind in rows], recording_id=name,
-                patient_id=fields["patient"], device="YunTing", location=LOCATIONS[fields["location"]],
-                split="train" if part == "train" else "test", path=str(path_wav),
-                quality_label="poor" if quality == "Poor Quality" else "good",
-            )  # fmt: skip
+        else:
+            _add_part(tables, *folders, "train" if part == "train" else "test")
     return tables.corpus()
 
 
-register(Source("sprsound", read, ("train", "inter")))
+register(Source("sprsound", read, subsets=("train", "inter"), labels=LABELS))

@@ -1,7 +1,7 @@
 """Synthetic lung sounds with known truth, written in the owners' layouts and read back by the same loaders.
 
-Not for clinical models: it lets the whole book run in minutes without any patient's recording, and it knows what no
-annotator does, each clip's signal-to-noise ratio and how it was degraded.
+Not for clinical models: with it the whole book runs in minutes without any patient's recording, and each clip's
+signal-to-noise ratio and degradation are known exactly, which no annotation gives.
 
 What is modelled, after Sovijarvi et al. 2000 (Eur Respir Rev 10:585, 10:591) and Bohadana et al. 2014 (N Engl J Med
 370:744): vesicular breath noise, louder and higher in inspiration; fine crackles (about 650 Hz, 5 ms, late in
@@ -18,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy  # scipy.signal is loaded when it is first used: reading needs none of it
 import soundfile
-from scipy import signal
 
 from .. import paths
 from ..errors import CorpusError
 from . import icbhi, sprsound
-from .icbhi import SPLIT_NAMES
 from .registry import Source, register
+from .tables import Corpus
 
 VERSION = 2
 PRIOR = (0.53, 0.27, 0.13, 0.07)  # normal, crackle, wheeze, both: about ICBHI's
@@ -47,11 +47,11 @@ class Device:
     test: int = 0
 
     def colour(self, x: np.ndarray) -> np.ndarray:
-        """What the device makes of a sound; linear, so that parts may be coloured one by one."""
-        band = signal.butter(4, [self.low, self.high], "bandpass", fs=self.rate, output="sos")
-        b, a = signal.iirpeak(self.resonance, 2.0, fs=self.rate)
-        x = signal.sosfilt(band, x)
-        return x + self.height * signal.lfilter(b, a, x)
+        """The sound behind the device; linear, so that parts may be filtered one by one."""
+        band = scipy.signal.butter(4, [self.low, self.high], "bandpass", fs=self.rate, output="sos")
+        b, a = scipy.signal.iirpeak(self.resonance, 2.0, fs=self.rate)
+        x = scipy.signal.sosfilt(band, x)
+        return x + self.height * scipy.signal.lfilter(b, a, x)
 
 
 DEVICES = {
@@ -96,8 +96,8 @@ def breath(rng: np.random.Generator, n: int, rate: int, corner: float) -> np.nda
     expiration = 0.5 * np.sin(np.pi * np.clip((t - 0.46) / 0.5, 0, 1) ** 0.6)  # loudest early, then it dies away
     out = np.zeros(n)
     for envelope, top in ((inspiration, corner), (expiration, 0.6 * corner)):
-        band = signal.butter(2, [70, top], "bandpass", fs=rate, output="sos")
-        noise = signal.sosfilt(band, rng.standard_normal(n))
+        band = scipy.signal.butter(2, [70, top], "bandpass", fs=rate, output="sos")
+        noise = scipy.signal.sosfilt(band, rng.standard_normal(n))
         out += envelope * (noise / np.sqrt(np.mean(noise**2)))
     return out
 
@@ -123,7 +123,7 @@ def tone(rng: np.random.Generator, n: int, rate: int, pitch: float, harmonics, s
     phase = 2 * np.pi * np.cumsum(drift) / rate
     made = sum(a * np.sin(k * phase) for k, a in enumerate(harmonics, 1) if k * pitch * 1.1 < 0.48 * rate)
     start, stop = int(span[0] * n), int(span[1] * n)
-    envelope[start:stop] = signal.windows.tukey(stop - start, 0.35)
+    envelope[start:stop] = scipy.signal.windows.tukey(stop - start, 0.35)
     return made * envelope
 
 
@@ -142,15 +142,13 @@ def continuous(rng: np.random.Generator, n: int, rate: int, kind: str, pitch: fl
 
 def heart(rng: np.random.Generator, n: int, rate: int, bpm: float) -> np.ndarray:
     """First and second heart sounds: short bursts of about 45 and 60 Hz."""
-    out, beat = np.zeros(n), 60 / bpm
+    out, beat = np.zeros(n + rate), 60 / bpm  # a second longer than returned: the last beat may end in it
     for k in np.arange(rng.uniform(0, beat), n / rate, beat):
         for after, pitch, length in ((0.0, 45, 0.04), (0.36 * beat, 60, 0.03)):
             t = np.arange(int(4 * length * rate)) / rate
             start = int((k + after) * rate)
-            stop = min(n, start + len(t))
-            if start < n:
-                out[start:stop] += (t / length * np.exp(1 - t / length) * np.sin(2 * np.pi * pitch * t))[: stop - start]
-    return out
+            out[start : start + len(t)] += t / length * np.exp(1 - t / length) * np.sin(2 * np.pi * pitch * t)
+    return out[:n]
 
 
 def ambient(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
@@ -161,16 +159,16 @@ def ambient(rng: np.random.Generator, n: int, rate: int) -> np.ndarray:
 
 
 def degrade(rng: np.random.Generator, x: np.ndarray, rate: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """(samples, which of them were spoilt): "clipping" cuts peaks, "dropout" silences gaps of 20-150 ms."""
-    spoilt = np.zeros(len(x), bool)
+    """(samples, which of them were degraded): "clipping" cuts peaks, "dropout" silences gaps of 20-150 ms."""
+    degraded = np.zeros(len(x), bool)
     if kind == "clipping":
         ceiling = np.abs(x).max() * rng.uniform(0.15, 0.4)
-        spoilt = np.abs(x) >= ceiling
-        return np.clip(x, -ceiling, ceiling), spoilt
+        degraded = np.abs(x) >= ceiling
+        return np.clip(x, -ceiling, ceiling), degraded
     if kind == "dropout":
         for start in rng.uniform(0, len(x) / rate, rng.integers(3, 9)):
-            spoilt[int(start * rate) : int((start + rng.uniform(0.02, 0.15)) * rate)] = True
-    return np.where(spoilt, 0.0, x), spoilt
+            degraded[int(start * rate) : int((start + rng.uniform(0.02, 0.15)) * rate)] = True
+    return np.where(degraded, 0.0, x), degraded
 
 
 def recording(rng, kinds: list[tuple], patient: Patient, device: Device, snr_db: float, degradation: str = "none"):
@@ -181,7 +179,7 @@ def recording(rng, kinds: list[tuple], patient: Patient, device: Device, snr_db:
     samples : array [n, range -1..1]
     truth : list of dict
         Per breath: start_s, end_s, label, snr_db (breath and added sounds against ambient noise, both behind the
-        device, within this clip), heart_db (the same for heart sounds), sound, degradation, amount (share of spoilt
+        device, within this clip), heart_db (the same for heart sounds), sound, degradation, amount (share of degraded
         samples).
     """
     rate, pieces, spans = device.rate, [np.zeros(int(0.2 * device.rate))], []
@@ -200,12 +198,12 @@ def recording(rng, kinds: list[tuple], patient: Patient, device: Device, snr_db:
     beats = device.colour(heart(rng, len(lung), rate, patient.heart_bpm) * patient.heart * 6)
     noise = device.colour(ambient(rng, len(lung), rate))
     noise *= np.sqrt(np.mean(lung**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
-    mixed, spoilt = degrade(rng, lung + beats + noise, rate, degradation)
+    mixed, degraded = degrade(rng, lung + beats + noise, rate, degradation)
     truth = [
         {"start_s": round(a / rate, 3), "end_s": round(b / rate, 3), "label": label,
          "snr_db": _db(lung[a:b], noise[a:b]), "heart_db": _db(lung[a:b], beats[a:b]),
          "sound": "+".join(names) or "Normal",
-         "degradation": degradation if spoilt[a:b].any() else "none", "amount": round(float(spoilt[a:b].mean()), 4)}
+         "degradation": degradation if degraded[a:b].any() else "none", "amount": round(float(degraded[a:b].mean()), 4)}
         for (a, b), (label, names) in zip(spans, kinds, strict=True)
     ]  # fmt: skip
     return 0.9 * device.gain * patient.loudness * mixed / np.abs(mixed).max(), truth
@@ -222,10 +220,10 @@ def draw_kinds(rng: np.random.Generator, count: int, prior) -> list[tuple]:
 
 
 def write(dest: Path, seed: int = 0, patients: int = 60, events: int = 40) -> Path:
-    """Write icbhi/ and sprsound/ under ``dest``, and every clip's truth in truth.csv. Deterministic by seed.
+    """Write icbhi/ and sprsound/ under ``dest``, and what is true of every clip in truth.csv. Deterministic by seed.
 
-    ``patients`` ICBHI-like recordings, one a patient, of seven breaths; and ``events`` SPRSound-like recordings in each
-    of train and inter_test, two a child, of three breaths.
+    ``patients`` ICBHI-like recordings, one per patient, of seven breaths; and ``events`` SPRSound-like recordings in
+    each of train and inter_test, two per child, of three breaths.
     """
     truth = _write_icbhi(dest / "icbhi", seed, patients) + _write_sprsound(dest / "sprsound", seed, events)
     pd.DataFrame(truth).to_csv(dest / "truth.csv", index=False)
@@ -247,18 +245,17 @@ def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
         stem = f"{number}_1b1_{rng.choice(['Al', 'Ar', 'Pl', 'Pr', 'Ll', 'Lr'])}_sc_{name}"
         soundfile.write(folder / f"{stem}.wav", samples, DEVICES[name].rate, subtype="PCM_16")
         rows = [f"{t['start_s']:.3f}\t{t['end_s']:.3f}\t{t['label'] & 1}\t{t['label'] >> 1}\n" for t in times]
-        (folder / f"{stem}.txt").write_text("".join(rows))
+        (folder / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
         splits.append(f"{stem}\t{split}\n")
         truth += [{"event_id": f"{stem}#{i:02d}", **row, "device": name} for i, row in enumerate(times)]
-    (base / SPLIT_NAMES[0]).write_text("".join(splits))
+    (base / icbhi.SPLIT_NAMES[0]).write_text("".join(splits), encoding="utf-8")
     return truth
 
 
 def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
     truth = []
-    for part, number in (("train", 1), ("inter", 2)):
-        wavs = base / ("train2022_wav" if part == "train" else "test2022_wav")
-        jsons = base / ("train2022_json" if part == "train" else "test2022_json/inter_test_json")
+    for number, layouts in enumerate(sprsound.PARTS.values(), 1):
+        wavs, jsons = (base / name for name in layouts[0])
         wavs.mkdir(parents=True)
         jsons.mkdir(parents=True)
         for index in range(count):
@@ -277,13 +274,13 @@ def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
             record = "Poor Quality" if poor else "CAS & DAS" if any(label for label, _ in kinds) else "Normal"
             times, rows = ([], []) if poor else (times, rows)
             content = {"record_annotation": record, "event_annotation": rows}
-            (jsons / f"{stem}.json").write_text(json.dumps(content))
+            (jsons / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
             truth += [{"event_id": f"{stem}#{i:02d}", **row, "device": "YunTing"} for i, row in enumerate(times)]
     return truth
 
 
 def truth(root: str | Path | None = None) -> pd.DataFrame:
-    """What is true of every clip of the synthetic corpora, one row an event_id; see ``recording`` for the columns."""
+    """What is true of every clip of the synthetic corpora, one row per event_id; see ``recording`` for the columns."""
     return pd.read_csv(ensure(root) / "truth.csv", dtype={"event_id": str})
 
 
@@ -302,15 +299,12 @@ def ensure(root: str | Path | None = None) -> Path:
     return final
 
 
-def _reader(kind: str, read):
-    """Read the ICBHI-like or the SPRSound-like corpus with the loader of the corpus it stands for."""
+def _register(kind: str, loader) -> None:
+    def read(root: Path | None, subset: str | None) -> Corpus:
+        return dataclasses.replace(loader.read(ensure(root) / kind, subset), name=f"synthetic-{kind}")
 
-    def read_synthetic(root: Path | None, subset: str | None):
-        home = ensure(root)
-        return dataclasses.replace(read(home / kind, subset), name=f"synthetic-{kind}")
-
-    return read_synthetic
+    register(Source(f"synthetic-{kind}", read, recorded=False, labels=loader.LABELS))
 
 
-register(Source("synthetic-icbhi", _reader("icbhi", icbhi.read), recorded=False))
-register(Source("synthetic-sprsound", _reader("sprsound", sprsound.read), recorded=False))
+_register("icbhi", icbhi)
+_register("sprsound", sprsound)

@@ -1,48 +1,42 @@
-"""Respiratory-sound corpora behind one table schema, so that a further data set is one more file."""
+"""The one table schema of every corpus, and how rows become a ``Corpus``: a further data set is one more file."""
 
 import dataclasses
 import hashlib
+import itertools
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
 import pandera.pandas as pa
 
 from ..errors import CorpusError
+from . import wav
 
 SHORTEST_S = 0.010  # less is no sound to classify, and may hold no sample at all once resampled
 ASIDE = "event left out"
 CLASSES = ("normal", "crackle", "wheeze", "both")
 
+TEXT, SPLIT = pa.Column(str), pa.Column(str, pa.Check.isin(["train", "test"]))
+
 RECORDINGS = pa.DataFrameSchema(
     {
-        "recording_id": pa.Column(str, unique=True),
-        "patient_id": pa.Column(str),
-        "device": pa.Column(str),
-        "location": pa.Column(str),
-        "split": pa.Column(str, pa.Check.isin(["train", "test"])),
-        "sample_rate": pa.Column(int, pa.Check.gt(0)),
-        "duration_s": pa.Column(float, pa.Check.gt(0)),
-        "path": pa.Column(str),
-        "quality_label": pa.Column(str, pa.Check.isin(["", "good", "poor"])),
+        "recording_id": pa.Column(str, unique=True), "patient_id": TEXT, "device": TEXT, "location": TEXT,
+        "split": SPLIT, "sample_rate": pa.Column(int, pa.Check.gt(0)), "duration_s": pa.Column(float, pa.Check.gt(0)),
+        "path": TEXT, "quality_label": pa.Column(str, pa.Check.isin(["", "good", "poor"])),
         "sha256": pa.Column(str, pa.Check.str_matches("^[0-9a-f]{64}$")),
     },
     strict=True,
-)
+)  # fmt: skip
 EVENTS = pa.DataFrameSchema(
     {
-        "event_id": pa.Column(str, unique=True),
-        "recording_id": pa.Column(str),
-        "start_s": pa.Column(float, pa.Check.ge(0)),
-        "end_s": pa.Column(float),
-        "label": pa.Column(int, pa.Check.isin(range(4))),
-        "crackle": pa.Column(bool),
-        "wheeze": pa.Column(bool),
-        "raw_label": pa.Column(str),
-        "split": pa.Column(str, pa.Check.isin(["train", "test"])),
+        "event_id": pa.Column(str, unique=True), "recording_id": TEXT, "start_s": pa.Column(float, pa.Check.ge(0)),
+        "end_s": pa.Column(float), "label": pa.Column(int, pa.Check.isin(range(4))), "crackle": pa.Column(bool),
+        "wheeze": pa.Column(bool), "raw_label": TEXT, "split": SPLIT,
     },
     checks=pa.Check(lambda t: t["end_s"] > t["start_s"], error="an event must end after it starts"),
     strict=True,
-)
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +47,14 @@ class Corpus:
     ----------
     name : str
     recordings : DataFrame
-        One row a recording that is present: recording_id, patient_id, device, location, split, sample_rate [Hz],
-        duration_s, path, quality_label ("good", "poor" or "" where nobody said), sha256 (of the decoded samples).
+        One row per recording that is present: recording_id, patient_id, device, location, split, sample_rate [Hz],
+        duration_s, path, quality_label ("good", "poor" or "" where there is none), sha256 (of the decoded samples).
     events : DataFrame
-        One row a labelled stretch (ICBHI's cycle, SPRSound's event) of those recordings: event_id, recording_id,
-        start_s, end_s, label (0 normal, 1 crackle, 2 wheeze, 3 both), crackle, wheeze, raw_label, split.
+        One row per labelled interval (ICBHI's cycle, SPRSound's event) of those recordings: event_id, recording_id,
+        start_s, end_s, label (0 normal, 1 crackle, 2 wheeze, 3 both), crackle, wheeze, raw_label (the owners'), split.
     report : DataFrame
-        What was set aside or adjusted while reading: recording_id, what, and what was done ("absent"; "left out": the
-        whole recording; "event left out"; or what was changed or kept). Never silent.
+        What was left out or adjusted while reading: recording_id, what was found, and what was done ("absent"; "left
+        out": the whole recording; "event left out"; or what was changed or kept). Nothing is dropped without a row.
     """
 
     name: str
@@ -77,6 +71,10 @@ class Corpus:
         if split is not None:
             keep, events = keep[keep["split"] == split], events[events["split"] == split]
         return dataclasses.replace(self, recordings=keep.reset_index(drop=True), events=events.reset_index(drop=True))
+
+    def of_events(self, column: str) -> pd.Series:
+        """A column of ``recordings`` ("device", "patient_id", ...) for every event, in the order of ``events``."""
+        return self.events["recording_id"].map(self.recordings.set_index("recording_id")[column])
 
     def counts(self) -> list[int]:
         """Events per class, in the order of ``CLASSES``."""
@@ -97,28 +95,59 @@ class Corpus:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Tables:
-    """Rows of one corpus while it is read: what both loaders do alike, and every remark about it."""
+class Unusable(ValueError):
+    """Why a loader leaves a recording out."""
 
-    def __init__(self, name: str, root: Path):
-        self.name, self.root = name, root
+
+class Tables:
+    """The rows of one corpus while it is read, and the report about them.
+
+    ``root`` is the folder that is read, for messages; ``labels`` maps each of the owners' labels to one of ``CLASSES``.
+    """
+
+    def __init__(self, name: str, root: Path, labels: dict[str, str]):
+        self.name, self.root, self.labels = name, root, labels
         self.recordings, self.events, self.report = [], [], []
 
     def note(self, recording_id: str, what: str, done: str = "left out") -> None:
-        """Say what was found in a recording and what was done about it."""
+        """Report what was found in a recording and what was done about it."""
         self.report.append({"recording_id": recording_id, "what": what, "done": done})
 
-    def add(self, sound: dict, events: list[tuple[float, float, bool, bool, str]], **columns) -> None:
-        """A usable recording and its events (start s, end s, crackle, wheeze, raw label), checked against its end."""
-        name, duration = columns["recording_id"], sound["frames"] / sound["rate"]
+    def add_all(self, files: Iterable[Path], describe: Callable) -> None:
+        """Add every WAV file that is usable; the others are reported with the reason.
+
+        ``describe`` takes a path and the facts of ``wav.examine``, and returns the events (start [s], end [s], raw
+        label) and the columns patient_id, device, location, split and quality_label. What it raises is the reason to
+        leave the recording out: Unusable, or OSError and ValueError where the annotation cannot be read.
+        """
+        for folder, paths in itertools.groupby(files, lambda path: path.parent):
+            for path, sound in wav.examine_all(folder, list(paths)).items():
+                try:
+                    if sound["unusable"]:
+                        raise Unusable(sound["unusable"])
+                    events, columns = describe(path, sound)
+                    if unknown := [event[2] for event in events if event[2] not in self.labels]:
+                        raise Unusable(f"unknown label {str(unknown[0])[:40]!r}, expected {', '.join(self.labels)}")
+                except Unusable as error:
+                    self.note(path.stem, str(error))
+                except FileNotFoundError as error:
+                    self.note(path.stem, f"has no annotation {Path(error.filename).suffix}")
+                except (OSError, ValueError) as error:
+                    self.note(path.stem, f"annotation unreadable: {error}")
+                else:
+                    self.add(path, sound, events, **columns)
+
+    def add(self, path: Path, sound: dict, events: list[tuple[float, float, str]], **columns) -> None:
+        """Add a usable recording and its events (start s, end s, raw label), checked against its end."""
+        name, duration = path.stem, sound["frames"] / sound["rate"]
         for what, done in sound["notes"]:
             self.note(name, what, done)
         facts = {"sample_rate": sound["rate"], "duration_s": duration, "sha256": sound["sha256"]}
-        self.recordings.append(columns | facts)
+        self.recordings.append({"recording_id": name, "path": str(path)} | columns | facts)
         if not events and columns["quality_label"] != "poor":
             self.note(name, "no event is labelled", "kept")
         before = 0.0
-        for index, (start, end, crackle, wheeze, raw_label) in enumerate(events):
+        for index, (start, end, raw_label) in enumerate(events):
             if start >= duration:
                 self.note(name, f"event {index} starts at {start:.3f} s, after the end ({duration:.3f} s)", ASIDE)
                 continue
@@ -129,37 +158,72 @@ class Tables:
                 self.note(name, f"event {index} ends {end - duration:.3f} s after the recording", "cut at the end")
             if start < before - 0.002:
                 self.note(name, f"event {index} starts {before - start:.3f} s before the one before it ends", "kept")
-            before = max(before, end)
-            self.events.append(
-                {
-                    "event_id": f"{name}#{index:02d}",
-                    "recording_id": name,
-                    "start_s": start,
-                    "end_s": min(end, duration),
-                    "label": int(crackle) + 2 * int(wheeze),
-                    "crackle": crackle,
-                    "wheeze": wheeze,
-                    "raw_label": raw_label,
-                    "split": columns["split"],
-                }
-            )
+            before, label = max(before, end), CLASSES.index(self.labels[raw_label])
+            self.events.append({
+                "event_id": f"{name}#{index:02d}", "recording_id": name, "start_s": start, "end_s": min(end, duration),
+                "label": label, "crackle": label in (1, 3), "wheeze": label in (2, 3), "raw_label": raw_label,
+                "split": columns["split"],
+            })  # fmt: skip
 
     def corpus(self) -> Corpus:
         """Check the rows against the schema and build a Corpus, sorted by id; recordings with equal audio are noted."""
         if not self.recordings:
-            said = f" ({self.report[-1]['recording_id']}: {self.report[-1]['what']})" if self.report else ""
-            raise CorpusError(f"{self.name}: no usable recording under '{self.root}'{said}. See data/README.md.")
+            last = f" ({self.report[-1]['recording_id']}: {self.report[-1]['what']})" if self.report else ""
+            raise CorpusError(f"{self.name}: no usable recording under '{self.root}'{last}. See data/README.md.")
         if not self.events:
             raise CorpusError(f"{self.name}: {len(self.recordings)} recordings under '{self.root}', no labelled event.")
-        recordings = pd.DataFrame(self.recordings)[list(RECORDINGS.columns)].sort_values("recording_id")
+        recordings = pd.DataFrame(self.recordings)[list(RECORDINGS.columns)]
+        recordings = recordings.sort_values("recording_id", ignore_index=True)
         events = pd.DataFrame(self.events).sort_values("event_id", ignore_index=True)
-        corpus = Corpus(self.name, recordings.reset_index(drop=True), events, pd.DataFrame())
         try:
-            RECORDINGS.validate(corpus.recordings)
-            EVENTS.validate(corpus.events)
+            corpus = Corpus(self.name, RECORDINGS.validate(recordings), EVENTS.validate(events), pd.DataFrame())
         except pa.errors.SchemaError as error:
             raise CorpusError(f"{self.name}: the tables read from '{self.root}' break the schema: {error}") from error
         for row in corpus.duplicates().itertuples():
             self.note(row.recording_id, f"same audio as {row.same_as} ({row.split}, {row.same_as_split})", "kept")
         report = pd.DataFrame(self.report, columns=["recording_id", "what", "done"])
         return dataclasses.replace(corpus, report=report)
+
+
+def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str]) -> Corpus:
+    """A corpus from a table with one row per event, and WAV files anywhere under ``folder``.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Must have: file (below ``folder``), patient_id, split ("train" or "test"), label (the owners'; empty: the
+        recording has no event). May have: start_s and end_s (without them an event is the whole recording), device,
+        location, quality_label ("good", "poor" or "").
+    labels : dict of str -> str
+        Label mapping: the owners' label -> one of ``CLASSES``.
+
+    Raises
+    ------
+    CorpusError
+        If a column is missing, nothing is usable, or the tables break the schema. A single recording that is not usable
+        is left out and reported.
+    """
+    if missing := [column for column in ("file", "patient_id", "split", "label") if column not in rows]:
+        raise CorpusError(f"{name}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, rows))}.")
+    rows = pd.DataFrame({"device": "unknown", "location": "unknown", "quality_label": ""} | dict(rows.items()))
+    facts, tables = ["patient_id", "device", "location", "split", "quality_label"], Tables(name, folder, labels)
+    by_file = dict(iter(rows.fillna(dict.fromkeys(facts, "")).groupby("file")))
+
+    def describe(path: Path, sound: dict) -> tuple[list, dict]:
+        own = by_file[path.relative_to(folder).as_posix()]
+        columns, labelled = own[facts].astype(str).drop_duplicates().to_dict("records"), own.dropna(subset="label")
+        if len(columns) > 1 or not columns[0]["patient_id"]:
+            raise Unusable("its rows name no patient, or disagree about one of " + ", ".join(facts))
+        events = [(0.0, sound["frames"] / sound["rate"], label) for label in labelled["label"]]
+        if "start_s" in own:
+            times = labelled[["start_s", "end_s"]].astype(float).to_numpy().tolist()
+            events = sorted((*time, label) for time, label in zip(times, labelled["label"], strict=True))
+        if wrong := [event for event in events if not 0 <= event[0] < event[1] < math.inf]:
+            raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
+        return events, columns[0]
+
+    files = [folder / file for file in sorted(by_file)]
+    for path in sorted(set(folder.rglob("*.wav")) - set(files)):
+        tables.note(path.stem, "no row names it", "not used")
+    tables.add_all(files, describe)
+    return tables.corpus()

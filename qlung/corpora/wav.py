@@ -1,4 +1,4 @@
-"""What a WAV file really holds, against what its header says: read once in full, then remembered."""
+"""What a WAV file holds, compared with what its header says: read once in full, then cached."""
 
 import hashlib
 import struct
@@ -11,11 +11,11 @@ from ..cache import file_facts
 
 ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 1000, 192000, 8
-STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders leave when they never learnt the real one
+STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders write when they do not know the real one
 
 
-def promised(path: Path) -> tuple[int, int]:
-    """Bytes of samples that a RIFF header promises, and bytes that follow it; (0, 0) where there is no such header."""
+def data_length(path: Path) -> tuple[int, int]:
+    """Bytes of samples that a RIFF header states, and bytes that follow it; (0, 0) where there is no such header."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
@@ -36,13 +36,13 @@ def examine(path: Path) -> dict:
     dict
         rate [Hz], frames, sha256 of the decoded samples (little-endian int32, or float64 of a float file, so that two
         files with the same audio agree whatever else their headers hold), ``notes``: [what, done] of what was accepted
-        with a remark, and ``unusable``: why the recording must be set aside, or "".
+        with a remark, and ``unusable``: why the recording must be left out, or "".
     """
     found = {"rate": 0, "frames": 0, "sha256": "", "notes": [], "unusable": ""}
     try:
-        length, present = promised(path)
+        length, present = data_length(path)
         if length > present and length not in STREAMED:
-            return found | {"unusable": f"cut short: {present} of the {length} bytes that its header promises"}
+            return found | {"unusable": f"cut short: {present} of the {length} bytes that its header states"}
         with soundfile.SoundFile(path) as file:
             if file.format not in ("WAV", "WAVEX", "RF64") or file.subtype not in ENCODINGS:
                 return found | {"unusable": f"holds {file.format} {file.subtype}, not PCM or float WAV"}

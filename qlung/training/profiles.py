@@ -8,10 +8,12 @@ from pathlib import Path
 from .. import paths
 from ..corpora import Corpus, find, load_corpus
 from ..corpora.splits import grouped_folds, official_disjoint
-from ..errors import ConfigError, CorpusError
+from ..errors import ConfigError, choices
 from .config import Config
 
 FOLDS = 5
+SETTINGS = [f.name for f in dataclasses.fields(Config) if f.name not in ("backbone", "method", "seed")]
+RUNS = ["methods", "seeds", "variants"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,10 @@ class Profile:
     split: str = "official"
 
     def __post_init__(self):
-        if not isinstance(self.corpora, list) or not self.corpora:
+        if not isinstance(self.corpora, list) or not self.corpora or not all(isinstance(c, str) for c in self.corpora):
             raise ConfigError(f"profile {self.name}: corpora should be a list of names, it is {self.corpora!r}")
+        if len(set(self.names)) < len(self.names):
+            raise ConfigError(f"profile {self.name}: each corpus can be named once: {', '.join(self.corpora)}")
         object.__setattr__(self, "train_on", self.train_on or self.names[0])
         known = {"train_on": self.names, "split": ("official", "official_disjoint", "folds")}
         for name, values in known.items():
@@ -59,17 +63,15 @@ class Profile:
 
         The label is the method; a variant's names what it changes, too: "qlung lam=0.8".
         """
-        out, known = [], {field.name for field in dataclasses.fields(Config)}
+        out = []
         for name, row in self.backbones.items():
-            settings = {k: v for k, v in row.items() if k not in ("methods", "seeds", "variants")}
-            if wrong := sorted(set(settings) - known) or [k for k in ("methods", "seeds") if not row.get(k)]:
-                raise ConfigError(f"profile {self.name}, backbone {name}: '{wrong[0]}' is unknown or missing")
-            rows = [(m, {"method": m}) for m in row["methods"]]
+            _check_keys(f"profile {self.name}, backbone {name}", row, [*SETTINGS, *RUNS], ("methods", "seeds"))
+            settings = {key: value for key, value in row.items() if key not in RUNS}
+            rows = [(method, {"method": method}) for method in row["methods"]]
             rows += [pair for variant in row.get("variants", []) for pair in _expand(variant)]
             for label, own in rows:
-                if wrong := sorted(set(own) - known):
-                    raise ConfigError(f"profile {self.name}, variant '{label}': '{wrong[0]}' is no setting of a run")
-                out += [(label, Config(backbone=name, seed=n, **settings | own)) for n in row["seeds"]]
+                _check_keys(f"profile {self.name}, variant '{label}'", own, ["method", *SETTINGS])
+                out += [(label, Config(backbone=name, seed=seed, **settings | own)) for seed in row["seeds"]]
         chosen = [
             (label, c) for label, c in out
             if backbone in ("", c.backbone) and method in ("", c.method) and seed in (-1, c.seed)
@@ -84,22 +86,33 @@ class Profile:
 
 
 def _expand(variant: dict) -> list[tuple[str, dict]]:
-    """{method = "qlung", lam = [0, 1]} stands for two variants; several lists for all their combinations."""
+    """{method = "qlung", lam = [0, 1]} means two variants; several lists mean all their combinations."""
     lists = [value if isinstance(value, list) else [value] for value in variant.values()]
     each = [dict(zip(variant, values, strict=True)) for values in itertools.product(*lists)]
     return [(" ".join([v.get("method", "?"), *(f"{k}={x}" for k, x in v.items() if k != "method")]), v) for v in each]
 
 
+def _check_keys(where: str, given: dict, known: list[str], needed: tuple[str, ...] = ()) -> None:
+    """Refuse a key that is not known, and a list or table that is needed and absent or empty."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: should be a table with {', '.join(needed)}, it is {given!r}")
+    for key in [*given, *needed]:
+        if key not in known or (key in needed and not isinstance(given.get(key) or None, list | dict)):
+            raise ConfigError(f"{where}: '{key}' is unknown or missing: {choices(key, known)}")
+
+
 def load_profile(name: str, table: str = "") -> Profile:
-    """Read one profile of experiments.toml, or of another such table."""
+    """Read one profile of experiments.toml, or of another such table; ConfigError names what is wrong in it."""
     path = Path(table).expanduser() if table else paths.EXPERIMENTS
     try:
-        rows = {key: Profile(key, **row) for key, row in tomllib.loads(path.read_text())["profiles"].items()}
+        rows = dict(tomllib.loads(path.read_text(encoding="utf-8"))["profiles"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"'{path}' is no table of profiles: {error!r}. experiments.toml shows the form.") from error
     if name not in rows:
-        raise ConfigError(f"unknown profile '{name}': choose from {', '.join(rows)}")
-    return rows[name]
+        raise ConfigError(f"unknown profile '{name}': {choices(name, rows)}")
+    keys = [field.name for field in dataclasses.fields(Profile)][1:]
+    _check_keys(f"profile {name}", rows[name], keys, ("corpora", "backbones"))
+    return Profile(name, **rows[name])
 
 
 def open_corpora(profile: str, data: str = "", table: str = "") -> dict[str, Corpus]:
@@ -107,11 +120,9 @@ def open_corpora(profile: str, data: str = "", table: str = "") -> dict[str, Cor
     row = load_profile(profile, table)
     if data and not row.recorded:
         raise ConfigError(f"profile '{profile}' uses synthetic corpora; DATA='{data}' goes with PROFILE=sc")
-    root = Path(data).expanduser() if data else paths.data_dir()
-    if row.recorded and not root.is_dir():
-        raise CorpusError(f"there is no folder '{root}'. Give the folder that holds {'/, '.join(row.names)}/: DATA=DIR")
-    split = (corpus.partition(":") for corpus in row.corpora)
-    return {name: load_corpus(name, root if row.recorded else None, subset or None) for name, _, subset in split}
+    named = (corpus.partition(":") for corpus in row.corpora)
+    roots = {True: data or None, False: None}  # recorded, or made by this package
+    return {name: load_corpus(name, roots[find(name).recorded], subset or None) for name, _, subset in named}
 
 
 def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, dict[str, Corpus]]]:
