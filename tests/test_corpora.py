@@ -304,6 +304,9 @@ def test_rows_that_cannot_be_used_are_reported(clinic, registered):
     rows.loc[where[first[5]][0], "start_s"] = "0,2"
     rows = rows.drop(index=where[first[6]])
     (clinic / first[7]).unlink()
+    rows.loc[where[first[8]][0], "file"] = f"./{first[8]}"  # another way to write the same path
+    rows.loc[len(rows) + 99] = rows.iloc[-1]
+    rows.loc[rows.index[-1], "file"] = None
     rows.to_csv(clinic / "events.csv", index=False)
     corpus = load_corpus("clinic", clinic.parent)
     report = corpus.report.set_index("recording_id")
@@ -315,7 +318,9 @@ def test_rows_that_cannot_be_used_are_reported(clinic, registered):
         row = report.loc[file.removeprefix("audio/").removesuffix(".wav")]
         assert row["done"] == done
         assert what in row["what"]
+    assert report.loc["clinic", "done"] == "left out"  # the row without a file
     assert len(corpus.recordings) == 60 - 7
+    assert (corpus.events["recording_id"] == first[8].removeprefix("audio/").removesuffix(".wav")).sum() == 7
     rows.drop(columns=["start_s", "end_s"]).drop_duplicates("file").to_csv(clinic / "events.csv", index=False)
     whole = load_corpus("clinic", clinic.parent)
     assert np.allclose(whole.events["end_s"] - whole.events["start_s"], whole.of_events("duration_s"))

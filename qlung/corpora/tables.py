@@ -207,10 +207,11 @@ def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str
         raise CorpusError(f"{name}: the table has no column {', '.join(missing)}; it has {', '.join(map(str, rows))}.")
     rows = pd.DataFrame({"device": "unknown", "location": "unknown", "quality_label": ""} | dict(rows.items()))
     facts, tables = ["patient_id", "device", "location", "split", "quality_label"], Tables(name, folder, labels)
-    by_file = dict(iter(rows.fillna(dict.fromkeys(facts, "")).groupby("file")))
+    rows = rows.fillna(dict.fromkeys(["file", *facts], ""))
+    by_file = dict(iter(rows.groupby([folder / file for file in rows["file"]])))
 
     def describe(path: Path, sound: dict) -> tuple[list, dict]:
-        own = by_file[path.relative_to(folder).as_posix()]
+        own = by_file[path]
         columns, labelled = own[facts].astype(str).drop_duplicates().to_dict("records"), own.dropna(subset="label")
         if len(columns) > 1 or not columns[0]["patient_id"]:
             raise Unusable("its rows name no patient, or disagree about one of " + ", ".join(facts))
@@ -222,8 +223,7 @@ def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str
             raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
         return events, columns[0]
 
-    files = [folder / file for file in sorted(by_file)]
-    for path in sorted(set(folder.rglob("*.wav")) - set(files)):
+    for path in sorted(set(folder.rglob("*.wav")) - set(by_file)):
         tables.note(path.stem, "no row names it", "not used")
-    tables.add_all(files, describe)
+    tables.add_all(sorted(by_file), describe)
     return tables.corpus()
