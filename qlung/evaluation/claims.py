@@ -39,13 +39,13 @@ def _text(row, unit: str) -> str:
 
 
 def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Every claim: what the paper says, what this profile measured, and the verdict it allows.
+    """Every claim: the paper's number, the measured difference on this profile, and the verdict it allows.
 
     Returns
     -------
     DataFrame
-        Columns claim, text, paper, here, verdict. Verdicts: confirmed (interval above 0 with every backbone),
-        contradicted (below 0 with every one), not confirmed, measured, or not testable here.
+        Columns claim, text, paper ("-" where it has no number), here, verdict. Verdicts: confirmed (interval above 0
+        with every backbone), contradicted (below 0 with every one), not confirmed, measured, or not testable here.
     """
     rows = []
     for claim in load():
@@ -53,7 +53,7 @@ def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
         unit = "°" if claim.get("statistic") == "separation" else ""
         here = "; ".join(_text(row, unit) for row in measured.itertuples())
         if profile not in claim["judged_on"]:
-            needs = "other corpora" if not claim["judged_on"] else "PROFILE=" + " or ".join(claim["judged_on"])
+            needs = "PROFILE=" + " or ".join(claim["judged_on"]) if claim["judged_on"] else "other corpora"
             verdict = f"not testable here: needs {needs}"
         elif "measured_in" in claim:
             verdict = f"measured: see {claim['measured_in']}"
@@ -62,5 +62,6 @@ def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
         else:
             verdicts = {("for",): "confirmed", ("against",): "contradicted"}
             verdict = verdicts.get(tuple(measured["shows"].unique()), "not confirmed")
-        rows.append((claim["id"], claim["text"], claim["paper"], here or "-", verdict))
+        paper = claim["paper"] if any(map(str.isdigit, claim["paper"])) else "-"
+        rows.append((claim["id"], claim["text"], paper, here or "-", verdict))
     return pd.DataFrame(rows, columns=["claim", "text", "paper", "here", "verdict"])

@@ -58,12 +58,10 @@ def centroid_angles(unit: np.ndarray, label: np.ndarray) -> pd.DataFrame:
         Per class that occurs: class, n, target (mean angle of its clips to their centroid), between (its centroid's
         angle to the nearest other one; NaN where there is none), both in degrees.
     """
-    present = np.unique(label)
+    present, row = np.unique(label, return_inverse=True)
     means = np.stack([unit[label == k].mean(0) for k in present]).astype(float)
     centroids = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
-    between = prototype_angles(centroids) if len(present) > 1 else [np.nan]
-    rows = []
-    for k, centroid, angle in zip(present, centroids, between, strict=True):
-        theta = np.degrees(np.arccos((unit[label == k] @ centroid).clip(-1, 1)))
-        rows.append((CLASSES[k], len(theta), theta.mean(), angle))
-    return pd.DataFrame(rows, columns=["class", "n", "target", "between"])
+    theta = pd.Series(np.degrees(np.arccos((unit * centroids[row]).sum(1).clip(-1, 1)))).groupby(row)
+    between = prototype_angles(centroids) if len(present) > 1 else np.nan
+    names = [CLASSES[k] for k in present]
+    return pd.DataFrame({"class": names, "n": theta.size(), "target": theta.mean(), "between": between})

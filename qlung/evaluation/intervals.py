@@ -34,10 +34,10 @@ def _sums(predictions: pd.DataFrame, statistic: str) -> tuple[list, np.ndarray]:
     """(methods, sums [method, seed, ratio, numerator or denominator, patient]); a statistic is a mean of ratios."""
     if statistic not in STATISTICS:
         raise ConfigError(f"unknown statistic '{statistic}': choose from {', '.join(STATISTICS)}")
-    normal, right = predictions["label"] == 0, predictions["label"] == predictions["predicted"]
-    hit = right if statistic[-1] != "2" else normal == (predictions["predicted"] == 0)
-    sp, se = (normal & hit, normal), (~normal & hit, ~normal)
-    ratios = {"Sp": [sp], "Se": [se], "Se 2": [se]}.get(statistic, [sp, se])
+    normal, exact = predictions["label"] == 0, predictions["label"] == predictions["predicted"]
+    hit = normal == (predictions["predicted"] == 0) if statistic.endswith("2") else exact
+    sides = {"Sp": [normal], "Se": [~normal], "Se 2": [~normal]}.get(statistic, [normal, ~normal])
+    ratios = [(hit & side, side) for side in sides]
     if statistic == "separation":
         ratios = [(geometry.separation(predictions), 1)]
     parts = {f"{i}{j}": values for i, pair in enumerate(ratios) for j, values in enumerate(pair)}

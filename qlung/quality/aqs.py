@@ -15,7 +15,14 @@ from ..errors import QualityError
 SCOPES = ("frames", "mean", "plane")
 BINS = ("linear", "logmel")
 AUDIO = ("clip", "cycle", "recording")
-NORMALISERS = ("none", "percentile", "minmax", "zscore", "rank")
+SCALES = {  # name of a rescaling -> what it needs of the fitted values: (low, high), or for ranks all of them in order
+    "none": lambda x: x[:0],
+    "percentile": lambda x: np.percentile(x, (1, 99)),
+    "minmax": lambda x: np.percentile(x, (0, 100)),
+    "zscore": lambda x: x.mean() + 3 * x.std() * np.array([-1, 1]),
+    "rank": np.sort,
+}
+NORMALISERS = tuple(SCALES)
 CACHE_BYTES = 1 << 21  # spectra of this size stay in a core's cache: twice as fast as a batch of 16 at once
 
 
@@ -182,7 +189,7 @@ class QualityScorer:
                 if same.sum() >= self.MIN_CLIPS:
                     self.shift[str(name)] = [float(x[finite].mean() - x[same].mean()) for x in (h, r)]
             h, r, _ = self._columns(entropy, level, device)
-        self.scales = [self._scale(x[known]).tolist() for x in (h, r)]
+        self.scales = [SCALES[self.normalise](x[known]).tolist() for x in (h, r)]
         self.neutral = float(self._aqs(h[known], r[known]).mean())
         return self
 
@@ -236,16 +243,6 @@ class QualityScorer:
         r = 10 ** (r / 20) if self.normalise == "none" else r
         h, r = (self._rescale(x, scale) for x, scale in zip((h, r), self.scales, strict=True))
         return np.clip(1 - self.alpha * h + self.beta * r, 0, 1)
-
-    def _scale(self, x: np.ndarray) -> np.ndarray:
-        """What rescaling needs to know: (low, high), or for ranks every fitted value in order."""
-        if self.normalise == "none":
-            return x[:0]
-        if self.normalise == "rank":
-            return np.sort(x)
-        if self.normalise == "zscore":
-            return x.mean() + 3 * x.std() * np.array([-1, 1])
-        return np.percentile(x, (1, 99) if self.normalise == "percentile" else (0, 100))
 
     def _rescale(self, x: np.ndarray, scale: list) -> np.ndarray:
         if self.normalise == "none":
