@@ -26,6 +26,7 @@ from torchaudio.compliance import kaldi
 
 from qlung import audio, cache, load_corpus, paths
 from qlung.audio import frontends
+from qlung.audio.clips import FEW
 
 FRONT_END = frontends.FrontEnd("ast", 16000)
 RATE = FRONT_END.sample_rate
@@ -67,7 +68,7 @@ def front_end(corpus, clips: int = 160, rounds: int = 3) -> dict:
     """Our batched filter bank compared with torchaudio's, on one thread, alternating; best of ``rounds``."""
     torch.set_num_threads(1)
     few = [torch.from_numpy(clip) for _, clip in zip(range(clips), (c for _, c in audio.cut_clips(corpus, RATE)))]  # noqa: B905
-    groups = [torch.stack(few[i : i + audio.FEW]) for i in range(0, clips, audio.FEW)]
+    groups = [torch.stack(few[i : i + FEW]) for i in range(0, clips, FEW)]
     ours, theirs = [], []
     for _ in range(rounds):
         ours.append(timed(lambda: torch.cat([frontends.ast_fbank(group, RATE) for group in groups])))
@@ -87,7 +88,7 @@ def whole(root: Path) -> dict:
 
     cold, busy, (corpus, ours) = timed(prepare)
     reference, _, theirs = timed(lambda: reference_preparation(corpus))
-    first, *_ = timed(prepare)  # within two seconds of a write, or after it: the file may be read in full once
+    first, *_ = timed(prepare)  # facts about a file younger than two seconds are not kept
     time.sleep(cache.SETTLED_NS / 1e9 + 0.5)
     prepare()
     warm = min(timed(prepare)[0] for _ in range(3))

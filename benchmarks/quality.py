@@ -84,13 +84,13 @@ def main(repeats: int = 7) -> dict:
     padded = F.pad(wave.unfold(-1, 400, 160), (0, 112)).contiguous()
     small = 0.1 * torch.randn(CLIPS, int(indicators.RATE * SECONDS))
     clips = wave.numpy()
-    jobs = {name: lambda reading=reading: (quality.spectral_entropy(wave, RATE, **reading), quality.rms_dbfs(wave))
-            for name, reading in DEFINITIONS.items()}  # fmt: skip
+    jobs = {name: lambda chosen=chosen: (quality.spectral_entropy(wave, RATE, **chosen), quality.rms_dbfs(wave))
+            for name, chosen in DEFINITIONS.items()}  # fmt: skip
     jobs |= {
         "FFT alone": lambda: torch.fft.rfft(padded),
         "per-clip librosa (frames, power)": lambda: per_clip_librosa(clips),
         "learned_cheap's features": lambda: indicators.band_features(small),
-        "all other scores": lambda: indicators.signal_scores(small),
+        "the eight indicators": lambda: indicators.signal_scores(small),
     }
     left_out = []
     for backbone in ("cnn", "mn04"):

@@ -17,7 +17,7 @@ class AudioError(QlungError):
 
 
 class QualityError(QlungError):
-    """A quality reading or scorer was asked for something it does not do."""
+    """A quality definition, indicator, source or scorer is unknown, not fitted, or has nothing to measure."""
 
 
 class MarginError(QlungError):

@@ -1,6 +1,7 @@
 """Every place on disk, in one module; the working directory never matters."""
 
 import os
+import threading
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,7 @@ def runs_dir(profile: str) -> Path:
 def write_atomically(path: Path, write) -> Path:
     """Call ``write(temporary_path)`` and move the result to ``path`` in one step, so no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.part{path.suffix}")
     try:
         write(part)
         os.replace(part, path)

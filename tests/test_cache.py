@@ -1,24 +1,26 @@
 """Cached arrays: found again, rebuilt when damaged, shared by processes, written in parts, pruned."""
 
 import dataclasses
-import json
 import multiprocessing
 import os
+import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from qlung import audio, cache, load_corpus
+from qlung import audio, cache, load_corpus, quality
 from qlung.audio import frontends
 from qlung.corpora import synthetic, wav
+from qlung.quality import aqs, indicators, learned, stress
 
 KEY = {"a": 1}
 
 
 class Build:
-    """Counts how often it is asked."""
+    """Counts its calls."""
 
     def __init__(self, rows=50):
         self.times, self.rows = 0, rows
@@ -68,39 +70,40 @@ DAMAGE = {
     "empty": lambda path: path.write_bytes(b""),
     "deleted": lambda path: path.unlink(),
     "not an array": lambda path: path.write_bytes(b"x" * path.stat().st_size),
-    "no record": lambda path: path.with_suffix(".json").unlink(),
-    "a damaged record": lambda path: path.with_suffix(".json").write_text("{"),
-    "a record of the wrong type": lambda path: path.with_suffix(".json").write_text('{"stamp": 3, "checked_ns": 4}'),
+    "cut to less than a checksum": lambda path: os.truncate(path, 5),
+    "a part of it twice": lambda path: path.write_bytes(path.read_bytes()[:-32] * 2),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-@pytest.mark.parametrize("settled", [False, True])
-def test_damage_is_found_and_repaired(damage, settled, home, monkeypatch):
-    if settled:  # trust stamps at once, as for any file that is over two seconds old
-        monkeypatch.setattr(cache, "SETTLED_NS", -(10**12))
+def test_damage_is_found_and_repaired(damage, home):
     build = Build()
     cache.cached_array("kind", KEY, build)
     path = the_file(home)
+    cache.cached_array("kind", KEY, build)  # this process has checked it
     time.sleep(0.02)  # a tick of the file system's clock
     damage(path)
     assert np.array_equal(cache.cached_array("kind", KEY, build), Build()())
     assert build.times == 2
 
 
-def test_a_settled_array_is_not_read_again_and_an_old_check_is(home, monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED_NS", -(10**12))
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_new_process_finds_damage_whatever_the_times_of_the_file_are(damage, home, monkeypatch):
     build = Build()
     cache.cached_array("kind", KEY, build)
-    monkeypatch.setattr(cache.hashlib, "file_digest", lambda file, kind: pytest.fail("read in full"))
-    cache.cached_array("kind", KEY, build)
-    monkeypatch.undo()
-    monkeypatch.setenv("QLUNG_CACHE", str(home))
-    record = the_file(home).with_suffix(".json")
-    content = json.loads(record.read_text())
-    record.write_text(json.dumps(content | {"checked_ns": content["checked_ns"] - 2 * cache.WEEK_NS}))
-    cache.cached_array("kind", KEY, build)
-    assert json.loads(record.read_text())["checked_ns"] > content["checked_ns"]
+    damage(the_file(home))
+    cache._checksum_holds.cache_clear()  # as a new process has it
+    monkeypatch.setattr(cache, "_stamp", lambda path: [path.stat().st_size * 0])
+    assert np.array_equal(cache.cached_array("kind", KEY, build), Build()())
+    assert build.times == 2
+
+
+def test_a_process_reads_an_array_in_full_once(home, monkeypatch):
+    build = Build()
+    for _ in range(2):
+        cache.cached_array("kind", KEY, build)
+    monkeypatch.setattr(cache.np, "memmap", lambda *args: pytest.fail("read in full"))
+    assert cache._is_whole(the_file(home))
     assert build.times == 1
 
 
@@ -151,26 +154,28 @@ def test_processes_may_race(home):
     assert {queue.get(timeout=60) for _ in processes} == {5 * 1000 * sum(range(20))}
     for process in processes:
         process.join()
-    assert len(list(home.glob("kind/*"))) == 2
+    assert len(list(home.glob("kind/*"))) == 1
 
 
 def test_size_is_reported_and_old_arrays_are_pruned(home):
     cache.cached_array("kind", KEY, Build())
     cache.cached_array("kind", {"a": 2}, Build(5000))
-    assert cache.usage().set_index("kind").loc["kind", "files"] == 4
+    assert cache.usage().set_index("kind").loc["kind", "files"] == 2
     assert cache.usage().set_index("kind").loc["kind", "MB"] > 0.1
     old = max(home.glob("kind/*.npy"), key=lambda path: path.stat().st_size)
-    for path in (old, old.with_suffix(".json")):
-        os.utime(path, (0, 0))
-    (home / "kind" / ".x.part").write_bytes(b"being written")
+    os.utime(old, (0, 0))
+    (home / "kind" / ".x.1.part.npy").write_bytes(b"being written")
     assert cache.prune(30) > 100_000
     assert not old.exists()
-    assert len(list(home.glob("kind/*.npy"))) == 1
+    assert len(list(home.glob("kind/[!.]*.npy"))) == 1
     cache.prune(0)
-    assert [path.name for path in home.glob("kind/*")] == [".x.part"]
+    assert [path.name for path in home.glob("kind/*")] == [".x.1.part.npy"]
+    os.utime(home / "kind" / ".x.1.part.npy", (0, 0))
+    cache.prune(0)
+    assert not list(home.glob("kind/*"))
 
 
-def test_facts_about_files_follow_their_content(home, tmp_path, monkeypatch):
+def test_facts_about_files_change_with_their_content(home, tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "SETTLED_NS", -(10**12))
     path = tmp_path / "a.wav"
     soundfile.write(path, np.ones(100) / 2, 4000)
@@ -181,7 +186,7 @@ def test_facts_about_files_follow_their_content(home, tmp_path, monkeypatch):
     assert wav.examine_all(tmp_path, [path])[path]["sha256"] != first["sha256"]
 
 
-def test_the_fingerprint_and_the_features_follow_the_audio(home, tmp_path):
+def test_the_fingerprint_and_the_features_change_with_the_audio(home, tmp_path):
     root = synthetic.write(tmp_path / "data", patients=8, events=1)
     before = load_corpus("icbhi", root)
     one = frontends.extract(before, frontends.FrontEnd("ast", 16000))
@@ -205,3 +210,41 @@ def test_features_are_in_the_order_of_the_events_even_when_recordings_alternate(
     assert np.array_equal(frontends.extract(mixed, front_end), frontends.extract(corpus, front_end)[order])
     ids = [event_id for event_id, _ in audio.cut_clips(mixed, 16000)]
     assert ids == mixed.events["event_id"].tolist()
+
+
+CACHES = {
+    "AQS": (lambda corpus: quality.measure(corpus), ("audio/frontends.py", "audio/clips.py", "quality/aqs.py")),
+    "levelled embedding": (
+        lambda corpus: frontends.extract(corpus, learned.LevelledEmbedding("mn04_levelled", 32000)),
+        ("audio/frontends.py", "backbones.py", "quality/learned.py"),
+    ),
+    "indicators": (lambda corpus: indicators.measure(corpus), ("audio/clips.py", "quality/indicators.py")),
+    "severity": (lambda corpus: stress.severity_table(corpus), ("audio/degrade.py", "quality/stress.py")),
+    "features": (lambda corpus: frontends.extract(corpus, frontends.FrontEnd("ast", 16000)), ("audio/frontends.py",)),
+}
+
+
+@pytest.mark.parametrize(("compute", "files"), CACHES.values(), ids=CACHES)
+def test_a_cached_array_is_computed_again_when_a_file_it_depends_on_changes(
+    compute, files, synthetic_root, monkeypatch, tmp_path
+):
+    """Every file in a room that an array goes through is in its key; no array outlives the code that made it."""
+    corpus, keys = load_corpus("icbhi", synthetic_root), []
+
+    class Stop(Exception):
+        pass
+
+    def stop(kind, key, build, rows=None):
+        keys.append(key)
+        raise Stop
+
+    shutil.copytree(Path(cache.__file__).parent, tmp_path / "qlung")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "qlung" / "cache.py"))
+    for module in (aqs, indicators, stress, frontends):
+        monkeypatch.setattr(module, "cached_array", stop)
+    for file in ("", *files):
+        if file:
+            (tmp_path / "qlung" / file).write_text((tmp_path / "qlung" / file).read_text(encoding="utf-8") + "\n")
+        with pytest.raises(Stop):
+            compute(corpus)
+    assert len({str(key) for key in keys}) == 1 + len(files)

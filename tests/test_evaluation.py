@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from qlung import evaluation
 from qlung.errors import ConfigError
-from qlung.evaluation import geometry
+from qlung.evaluation import claims, geometry
 
 TRUTH = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
-SAID = [0, 0, 0, 2, 1, 3, 0, 2, 1, 1]
+PREDICTED = [0, 0, 0, 2, 1, 3, 0, 2, 1, 1]
 
 
 def answers(rng, patients: int, methods=("ce", "qlung"), seeds: int = 2, chance: float = 0.5) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def answers(rng, patients: int, methods=("ce", "qlung"), seeds: int = 2, chance:
 
 
 def test_measures_counted_by_hand():
-    found = evaluation.measures(TRUTH, SAID)
+    found = evaluation.measures(TRUTH, PREDICTED)
     assert [found["Sp"], found["Se"], found["Se 2"]] == pytest.approx([75, 100 * 2 / 6, 100 * 5 / 6])
     assert [found["Score"], found["Score 2"]] == pytest.approx([(75 + 100 / 3) / 2, (75 + 250 / 3) / 2])
     assert [found[name] for name in ("normal", "crackle", "wheeze", "both")] == pytest.approx([75, 100 / 3, 50, 0])
@@ -39,13 +40,13 @@ def test_measures_counted_by_hand():
     assert "ECE" not in found
 
 
-def test_measures_of_a_perfect_and_of_a_deaf_classifier():
+def test_measures_of_a_perfect_and_of_a_trivial_classifier():
     perfect = evaluation.measures(TRUTH, TRUTH, np.eye(4)[TRUTH])
     assert {name: value for name, value in perfect.items() if value != pytest.approx(100)} == {"ECE": 0}
-    deaf = evaluation.measures(TRUTH, [0] * 10, np.eye(4)[[0] * 10])
+    trivial = evaluation.measures(TRUTH, [0] * 10, np.eye(4)[[0] * 10])
     want = {"Sp": 100, "Se": 0, "Score": 50, "Se 2": 0, "Score 2": 50, "BioCAS": 25, "AUROC": 50, "ECE": 60}
-    assert {name: deaf[name] for name in want} == pytest.approx(want)
-    assert deaf["macro-F1"] == pytest.approx(100 * (2 * 0.4 / 1.4) / 4)
+    assert {name: trivial[name] for name in want} == pytest.approx(want)
+    assert trivial["macro-F1"] == pytest.approx(100 * (2 * 0.4 / 1.4) / 4)
     names = [list(answer) for answer in evaluation.trivial_baselines(TRUTH).values()]
     assert names == [[0] * 10, [1] * 10]
 
@@ -70,6 +71,38 @@ def test_auroc_counts_pairs():
     assert evaluation.measures([0, 0, 1, 2], [0, 1, 0, 1], rows)["AUROC"] == 75  # 0.5 stands above 0.4, wrongly
     sure = np.array([[1, 1e-12, 0, 0], [1, 1e-9, 0, 0]], dtype=np.float32)  # 1 - p0 is 0 for both
     assert evaluation.measures([0, 1], [0, 0], sure)["AUROC"] == 100
+
+
+def test_auroc_equals_sklearn_and_its_interval_holds_it():
+    rng = np.random.default_rng(0)
+    good, patient = rng.random(400) < 0.8, rng.integers(0, 40, 400)
+    score = np.round(good + rng.normal(size=400), 1)  # with ties
+    score[3] = np.nan
+    result = evaluation.auroc_interval(score, good, patient, draws=300)
+    assert result["AUROC"] == pytest.approx(roc_auc_score(good[np.isfinite(score)], score[np.isfinite(score)]))
+    assert result["low"] < result["AUROC"] < result["high"]
+    assert (result["good"] + result["poor"], result["missing"]) == (399, 1)
+    alike = evaluation.auroc_interval(np.tile(score, 9), np.tile(good, 9), np.tile(patient, 9), draws=300)
+    assert alike["high"] - alike["low"] == pytest.approx(result["high"] - result["low"])  # copies are no new patients
+
+
+def test_weighted_auroc_equals_sklearn():
+    rng = np.random.default_rng(1)
+    positive, score = rng.random(200) < 0.3, rng.integers(0, 20, 200) / 7
+    weight = rng.integers(0, 4, (5, 200))
+    theirs = [roc_auc_score(positive, score, sample_weight=row) for row in weight]
+    assert evaluation.auroc(positive, score, weight) == pytest.approx(theirs)
+    assert np.isnan(evaluation.auroc(np.ones(3), [1, 2, 3]))
+
+
+def test_resampling_keeps_the_number_of_units_and_measures_first():
+    weight = evaluation.resample(np.random.default_rng(0), 30, 500)
+    assert weight.shape == (501, 30)
+    assert (weight.sum(1) == 30).all()
+    assert (weight[0] == 1).all()
+    assert weight[1:].var() == pytest.approx(1, abs=0.1)  # a unit is drawn Poisson(1) times, nearly
+    values = np.r_[99, np.nan, np.arange(101)]
+    assert evaluation.interval(values) == (2.5, 97.5)
 
 
 def confident(share: float, right: int, n: int = 100) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +139,7 @@ def test_reliability_keeps_every_clip():
 
 @pytest.mark.parametrize("wrong", [[[1.0, 0]] * 2, [[0.5, 0, 0, 0]] * 2, [[np.nan] * 4] * 2, [[1.0, 0, 0, 0]]])
 def test_what_is_no_probability_is_refused(wrong):
-    with pytest.raises(ConfigError, match="one row of four probabilities a clip"):
+    with pytest.raises(ConfigError, match="four probabilities per clip that add up to 1"):
         evaluation.measures([0, 1], [0, 1], wrong)
 
 
@@ -142,8 +175,8 @@ def test_permutation_test_equals_swapping_by_hand(statistic, unit):
 
     def gain(swapped) -> float:
         swap = one[unit].astype(str).isin(swapped).to_numpy()
-        said = [np.where(swap, b, a) for a, b in itertools.permutations([one["predicted"], other["predicted"]])]
-        pair = [one.assign(predicted=values, method=m) for values, m in zip(said, "ab", strict=True)]
+        options = [np.where(swap, b, a) for a, b in itertools.permutations([one["predicted"], other["predicted"]])]
+        pair = [one.assign(predicted=values, method=m) for values, m in zip(options, "ab", strict=True)]
         a, b = evaluation.measure_table(pd.concat(pair), ["method", "seed"]).groupby("method")[statistic].mean()
         return abs(a - b)
 
@@ -180,11 +213,11 @@ def test_permutation_test_is_uniform_where_methods_are_alike():
         assert abs((p <= level).mean() - level) < 3 * spread
 
 
-def test_permutation_test_wants_the_same_clips():
+def test_permutation_test_needs_the_same_clips():
     table = answers(np.random.default_rng(5), 6)
     with pytest.raises(ConfigError, match="same clips"):
         evaluation.permutation_p(table.drop(table.query("method == 'ce'").index[:4]), "qlung", "ce")
-    with pytest.raises(ConfigError, match="over 'clips': it wants patients or seeds"):
+    with pytest.raises(ConfigError, match="over 'clips': it needs patients or seeds"):
         evaluation.permutation_p(table, "qlung", "ce", over="clips")
 
 
@@ -206,7 +239,7 @@ def test_geometry_by_hand():
     theta = np.radians([[30, 60, 90, 120], [20, 70, 90, 90], [80, 70, 50, 90]])
     clips = pd.DataFrame(np.cos(theta), columns=["c0", "c1", "c2", "c3"]).assign(label=[0, 0, 1], method="ce")
     found = geometry.by_class(clips, ["method"]).set_index("class")
-    assert found.columns.tolist() == ["method", "n", "own", "other", "separation"]
+    assert found.columns.tolist() == ["method", "n", "target", "nearest_other", "separation"]
     assert found.loc["normal"].tolist()[1:] == pytest.approx([2, 25, 65, 40])
     assert found.loc["crackle"].tolist()[1:] == pytest.approx([1, 70, 50, -20])
 
@@ -227,7 +260,19 @@ def test_centroid_angles_by_hand():
     found = geometry.centroid_angles(unit, np.array([0, 0, 1, 1, 3])).set_index("class")
     assert found.index.tolist() == ["normal", "crackle", "both"]
     assert found["n"].tolist() == [2, 2, 1]
-    assert found["own"].tolist() == pytest.approx([10, 10, 0], abs=1e-5)
+    assert found["target"].tolist() == pytest.approx([10, 10, 0], abs=1e-5)
     assert found["between"].tolist() == pytest.approx([90, 90, 90])
     alone = geometry.centroid_angles(unit[:2], np.zeros(2, int))
     assert np.isnan(alone["between"].item())
+
+
+@pytest.mark.parametrize(("corpus", "where"), [("synthetic-icbhi", "cnn on synthetic-icbhi: "), ("icbhi", "cnn: ")])
+def test_claims_measured_on_synthetic_recordings_name_them(corpus, where):
+    table = answers(np.random.default_rng(7), 12).assign(backbone="cnn", corpus=corpus, aqs=0.5, event_id="a")
+    table = table.assign(**{f"c{k}": np.where(table["predicted"] == k, 0.9, 0.1) for k in range(4)})
+    verdicts = claims.judge("demo", table).set_index("claim")
+    measured = verdicts.loc[["C1", "C6", "C7"], "here"]
+    assert measured.str.startswith(where).all()
+    assert (verdicts.drop(["C1", "C6", "C7"])["here"] == "-").all()
+    assert verdicts.loc["C1", "paper"] == "+2.46 Score"
+    assert verdicts.loc["C7", "paper"] == "-"  # the paper gives no number

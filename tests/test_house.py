@@ -8,7 +8,7 @@ import pytest
 from qlung import cache, paths
 
 HOME = Path(cache.__file__).parent
-ROOMS = ["errors", "paths", "cache", "__init__", "corpora", "audio", "margins", "backbones", "quality", "evaluation",
+ROOMS = ["errors", "paths", "cache", "__init__", "corpora", "audio", "margins", "backbones", "evaluation", "quality",
          "training", "book"]  # fmt: skip
 GROUND = ("errors", "paths", "cache", "__init__")  # one room of four files
 MOST_LINES, MOST_CODE = 6000, 3750

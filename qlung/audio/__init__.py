@@ -5,5 +5,3 @@ Notebooks 01 and 02.
 """
 
 from .clips import bandwidth, batches, copied_share, cut, cut_clips, fade, fit_length, map_clips, read
-
-__all__ = ["bandwidth", "batches", "copied_share", "cut", "cut_clips", "fade", "fit_length", "map_clips", "read"]

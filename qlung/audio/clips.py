@@ -1,4 +1,4 @@
-"""From a recording on disk to the clip a model hears: read, resample, slice, pad."""
+"""From a recording on disk to a model's input clip: read, resample, slice, pad."""
 
 import functools
 import itertools
@@ -22,9 +22,7 @@ def read(path: str, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(
-            f"cannot read '{path}': {error}. Run `qlung data verify` to see what else is damaged."
-        ) from error
+        raise AudioError(f"cannot read '{path}': {error}. `qlung data verify` shows what else is damaged.") from error
     if not len(samples):
         raise AudioError(f"'{path}' holds no samples")
     samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
@@ -35,13 +33,8 @@ def read(path: str, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
 
 
 def fade(samples: np.ndarray, rate: int, ends: str = "both") -> np.ndarray:
-    """Linear fade over 1/16 s at both ends, or at the "end" only (the family's reference protocol)."""
-    return _fade(samples.copy(), rate, ends)
-
-
-def _fade(samples: np.ndarray, rate: int, ends: str) -> np.ndarray:
-    """``fade`` in place."""
-    n = min(int(FADE_S * rate), len(samples))
+    """A copy with a linear fade over 1/16 s at both ends, or at the "end" only (the family's reference protocol)."""
+    samples, n = samples.copy(), min(int(FADE_S * rate), len(samples))
     ramp = np.linspace(0, 1, n, dtype=samples.dtype)
     if ends == "both":
         samples[:n] *= ramp
@@ -52,12 +45,12 @@ def _fade(samples: np.ndarray, rate: int, ends: str) -> np.ndarray:
 def fit_length(clip: np.ndarray, rate: int, seconds: float) -> np.ndarray:
     """Cut a clip at ``seconds``, or repeat it to that length and fade the last repetition out."""
     n = round(rate * seconds)
-    return clip[:n] if len(clip) >= n else _fade(np.resize(clip, n), rate, "end")
+    return clip[:n] if len(clip) >= n else fade(np.resize(clip, n), rate, "end")
 
 
 def cut(recording, events, sample_rate: int, seconds: float | None) -> list[np.ndarray]:
     """The clips of one recording: read, resampled, faded as a whole, sliced at its events, cut or repeated."""
-    samples = _fade(read(recording.path, sample_rate)[0], sample_rate, "both")
+    samples = fade(read(recording.path, sample_rate)[0], sample_rate)
     out = []
     for event in events.itertuples():
         clip = samples[round(event.start_s * sample_rate) : round(event.end_s * sample_rate)]
@@ -67,13 +60,13 @@ def cut(recording, events, sample_rate: int, seconds: float | None) -> list[np.n
     return out
 
 
-def _in_order(function, jobs, workers: int | None = None):
+def _in_order(function, jobs):
     """``function(*job)`` of every job in threads, in order, with a few results in flight: memory stays bounded.
 
     Reading, resampling and torch's kernels all release the interpreter's lock, so threads use every core. Each of them
     gets one torch thread, or they would get into each other's way; the caller's setting comes back at the end.
     """
-    workers, before = workers or os.cpu_count(), torch.get_num_threads()
+    workers, before = os.cpu_count(), torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             waiting = deque()
@@ -81,14 +74,13 @@ def _in_order(function, jobs, workers: int | None = None):
                 waiting.append(pool.submit(function, *job))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            yield from (job.result() for job in waiting)
     finally:
         torch.set_num_threads(before)
 
 
 def _jobs(corpus):
-    """(recording, its events) for each run of events of one recording, in the order of ``corpus.events``."""
+    """(recording, its events) for each sequence of events of one recording, in the order of ``corpus.events``."""
     recordings = {row.recording_id: row for row in corpus.recordings.itertuples()}
     names = corpus.events["recording_id"]
     for _, events in corpus.events.groupby((names != names.shift()).cumsum(), sort=False):
@@ -110,23 +102,21 @@ def cut_clips(corpus, sample_rate: int, seconds: float | None = 8.0):
     AudioError
         If a recording can no longer be read, or an event holds no sample.
     """
-    work = functools.partial(cut, sample_rate=sample_rate, seconds=seconds)
-    cuts = _in_order(work, _jobs(corpus))
+    cuts = _in_order(functools.partial(cut, sample_rate=sample_rate, seconds=seconds), _jobs(corpus))
     yield from zip(corpus.events["event_id"], itertools.chain.from_iterable(cuts), strict=True)
 
 
-def map_clips(corpus, sample_rate: int, seconds: float, function, workers: int | None = None):
-    """Yield, for each recording in order, ``function(Tensor [k, n]) -> array [k, ...]`` over its clips, on all cores.
+def map_clips(corpus, sample_rate: int, seconds: float, function):
+    """Iterate over ``function(Tensor [k, n]) -> array [k, ...]`` of each recording's clips, in order, on all cores.
 
     Peak memory does not depend on the number of recordings. ``function`` runs in threads and must be pure.
     """
 
     def work(recording, events):
-        made = cut(recording, events, sample_rate, seconds)
-        few = [made[i : i + FEW] for i in range(0, len(made), FEW)]
-        return np.concatenate([function(torch.from_numpy(np.stack(part))) for part in few])
+        clips = torch.from_numpy(np.stack(cut(recording, events, sample_rate, seconds)))
+        return np.concatenate([function(few) for few in clips.split(FEW)])
 
-    yield from _in_order(work, _jobs(corpus), workers)
+    return _in_order(work, _jobs(corpus))
 
 
 def batches(corpus, sample_rate: int, seconds: float, size: int = 32):

@@ -1,4 +1,4 @@
-"""Known degradations in graded severity, and a front end that hears degraded audio."""
+"""Known degradations in graded severity, and a front end for degraded audio."""
 
 import dataclasses
 
@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..cache import code_version
 from ..errors import QualityError
 from .frontends import FrontEnd
 
-# From least to most damage; amounts in the unit named. Gain is no damage: a score of quality should not follow it.
+# From least to most severe; amounts in the unit named. Gain takes nothing away: a quality score should ignore it.
 SEVERITIES = {
     "noise": ("SNR [dB]", (30.0, 20.0, 10.0, 0.0, -10.0)),
     "clipping": ("share clipped", (0.001, 0.01, 0.05, 0.15, 0.3)),
@@ -20,9 +19,15 @@ SEVERITIES = {
 }
 
 
+def levels(severities: dict = SEVERITIES) -> list[tuple]:
+    """(kind, severity, amount) of every level: ("none", 0, NaN) for clean audio, then each kind from severity 1 up."""
+    graded = [(kind, i, a) for kind, (_, amounts) in severities.items() for i, a in enumerate(amounts, 1)]
+    return [("none", 0, np.nan), *graded]
+
+
 @dataclasses.dataclass(frozen=True)
 class Degradation:
-    """One kind and amount of damage, the same every time: ``Degradation("noise", 10.0)(waveform, rate)``.
+    """One degradation, the same every time: ``Degradation("noise", 10.0)(waveform, rate)``.
 
     Parameters
     ----------
@@ -44,52 +49,37 @@ class Degradation:
 
     def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:
         """Waveforms [B, n] -> degraded waveforms [B, n]."""
-        return getattr(self, f"_{self.kind}")(waveform, sample_rate, torch.Generator().manual_seed(self.seed))
-
-    def _noise(self, x: Tensor, rate: int, generator) -> Tensor:
-        noise = _below(torch.randn(x.shape, generator=generator).to(x), rate, 2000.0)
-        wanted = x.square().mean(-1, keepdim=True) * 10 ** (-self.amount / 10)
-        return x + noise * (wanted / noise.square().mean(-1, keepdim=True)).sqrt()
-
-    def _clipping(self, x: Tensor, rate: int, generator) -> Tensor:
-        limit = x.abs().quantile(1 - self.amount, dim=-1, keepdim=True)
-        return x.clamp(-limit, limit)
-
-    def _lowpass(self, x: Tensor, rate: int, generator) -> Tensor:
-        return _below(x, rate, self.amount)
-
-    def _dropouts(self, x: Tensor, rate: int, generator) -> Tensor:
-        piece = round(0.1 * rate)
-        pieces = -(-x.shape[-1] // piece)
-        order = torch.rand(len(x), pieces, generator=generator).argsort(-1)
-        keep = (order >= round(self.amount * pieces)).repeat_interleave(piece, -1)[:, : x.shape[-1]]
-        return x * keep.to(x)
-
-    def _gain(self, x: Tensor, rate: int, generator) -> Tensor:
+        x, generator = waveform, torch.Generator().manual_seed(self.seed)
+        if self.kind == "noise":
+            noise = _below(torch.randn(x.shape, generator=generator).to(x), sample_rate, 2000.0)
+            wanted = x.square().mean(-1, keepdim=True) * 10 ** (-self.amount / 10)
+            return x + noise * (wanted / noise.square().mean(-1, keepdim=True)).sqrt()
+        if self.kind == "clipping":
+            limit = x.abs().quantile(1 - self.amount, dim=-1, keepdim=True)
+            return x.clamp(-limit, limit)
+        if self.kind == "lowpass":
+            return _below(x, sample_rate, self.amount)
+        if self.kind == "dropouts":
+            piece = round(0.1 * sample_rate)
+            pieces = -(-x.shape[-1] // piece)
+            order = torch.rand(len(x), pieces, generator=generator).argsort(-1)
+            keep = (order >= round(self.amount * pieces)).repeat_interleave(piece, -1)[:, : x.shape[-1]]
+            return x * keep.to(x)
         return x * 10 ** (self.amount / 20)
 
 
 @dataclasses.dataclass(frozen=True)
 class Degraded:
-    """A front end that hears damaged audio; ``frontends.extract`` takes it like any other and caches what it gives."""
+    """A front end that degrades the audio first; ``frontends.extract`` takes it and caches its output."""
 
     front_end: FrontEnd
-    damage: Degradation
-    code: str = dataclasses.field(default_factory=lambda: code_version("audio"))
+    degradation: Degradation
+    sample_rate = property(lambda self: self.front_end.sample_rate, doc="Of the front end [Hz].")
+    seconds = property(lambda self: self.front_end.seconds, doc="Of the front end [s].")
 
-    @property
-    def sample_rate(self) -> int:
-        """Of the front end behind it [Hz]."""
-        return self.front_end.sample_rate
-
-    @property
-    def seconds(self) -> float:
-        """Of the front end behind it [s]."""
-        return self.front_end.seconds
-
-    def half(self, waveform: Tensor) -> np.ndarray:
-        """Features of the damaged waveforms [B, ...] in float16."""
-        return self.front_end.half(self.damage(waveform, self.sample_rate))
+    def __call__(self, waveform: Tensor) -> Tensor:
+        """Waveforms [B, n] -> features of the degraded waveforms [B, ...]."""
+        return self.front_end(self.degradation(waveform, self.sample_rate))
 
 
 def _below(x: Tensor, rate: int, hertz: float) -> Tensor:
@@ -99,6 +89,6 @@ def _below(x: Tensor, rate: int, hertz: float) -> Tensor:
 
 
 def sample(corpus, clips: int, seed: int = 0):
-    """The corpus with ``clips`` of its events, drawn evenly at random, for measurements that need not hear all."""
+    """The corpus with ``clips`` of its events, drawn uniformly at random, for measurements that need no more."""
     chosen = np.random.default_rng(seed).permutation(len(corpus.events))[:clips]
     return dataclasses.replace(corpus, events=corpus.events.iloc[np.sort(chosen)].reset_index(drop=True))

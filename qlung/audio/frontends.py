@@ -18,7 +18,7 @@ AST_MEAN, AST_STD = -4.2677393, 4.5689974
 
 @dataclasses.dataclass(frozen=True)
 class FrontEnd:
-    """What a backbone wants to be fed: name of the recipe, rate [Hz], clip length [s]."""
+    """What a backbone needs as input: name of the recipe, rate [Hz], clip length [s]."""
 
     recipe: str
     sample_rate: int
@@ -29,13 +29,10 @@ class FrontEnd:
         recipes = {"ast": ast_fbank, "mn": mn_logmel, "clap": clap_logmel}
         return recipes[self.recipe](waveform, self.sample_rate)
 
-    def half(self, waveform: Tensor) -> np.ndarray:
-        """Features [B, ...] in float16, as they are cached."""
-        return self(waveform).to(torch.float16).numpy()
-
 
 @functools.lru_cache
-def _mel_bank(n_fft: int, rate: int, low: float, high: float) -> Tensor:
+def mel_bank(n_fft: int, rate: int, low: float, high: float) -> Tensor:
+    """Kaldi's triangular mel filters [128, n_fft / 2 + 1] between two frequencies [Hz]."""
     bank, _ = kaldi.get_mel_banks(128, n_fft, rate, low, high, 100.0, -500.0, 1.0)
     return torch.nn.functional.pad(bank, (0, 1))  # Kaldi's banks leave out the Nyquist bin
 
@@ -44,7 +41,7 @@ def _mel_bank(n_fft: int, rate: int, low: float, high: float) -> Tensor:
 def _mel_blocks(n_fft: int, rate: int) -> list[tuple[slice, Tensor]]:
     """Kaldi's bank, 32 bands at a time, with the bins that each block touches: three quarters of it are zeros."""
     blocks = []
-    for bands in _mel_bank(n_fft, rate, 20.0, 0.5 * rate).T.split(32, dim=1):
+    for bands in mel_bank(n_fft, rate, 20.0, 0.5 * rate).T.split(32, dim=1):
         touched = bands.any(1).nonzero().flatten().tolist() or [0]
         bins = slice(touched[0], touched[-1] + 1)
         blocks.append((bins, bands[bins].contiguous()))
@@ -89,7 +86,7 @@ def mn_logmel(waveform: Tensor, rate: int = 32000) -> Tensor:
     emphasised = waveform[:, 1:] - 0.97 * waveform[:, :-1]
     window = torch.hann_window(800, periodic=False, device=waveform.device)
     spectrum = torch.stft(emphasised, 1024, 320, 800, window, center=True, pad_mode="reflect", return_complex=True)
-    mel = _mel_bank(1024, rate, 0.0, 15000.0).to(waveform) @ spectrum.abs().square()
+    mel = mel_bank(1024, rate, 0.0, 15000.0).to(waveform) @ spectrum.abs().square()
     return ((mel + 1e-5).log() + 4.5) / 5
 
 
@@ -105,16 +102,16 @@ def clap_logmel(waveform: Tensor, rate: int = 48000) -> Tensor:
 def spec_augment(features: Tensor, generator: torch.Generator, width: tuple[int, int] = (160, 48)) -> Tensor:
     """Two masks along each of the last two axes, up to ``width`` long, filled with the clip's mean.
 
-    ``width`` follows the axes: (160, 48) for [B, frames, mel], the family's T and F.
+    ``width`` is in the order of the axes: (160, 48) for [B, frames, mel], the family's T and F.
     """
     out = features.clone()
     fill = features.mean((-2, -1), keepdim=True)
     for axis, limit in ((-2, width[0]), (-1, width[1])):
         size = features.shape[axis]
+        at = torch.arange(size)
         for _ in range(2):
             length = torch.rand(len(features), 1, generator=generator) * min(limit, size)
             start = torch.rand(len(features), 1, generator=generator) * (size - length)
-            at = torch.arange(size)
             mask = ((at >= start) & (at < start + length)).to(features.device)
             out = torch.where(mask[:, :, None] if axis == -2 else mask[:, None, :], fill, out)
     return out
@@ -125,10 +122,8 @@ def extract(corpus, front_end: FrontEnd) -> np.ndarray:
 
     Float16 keeps three digits of a feature of unit scale: the difference to float32 is at most 1e-3 within [-2, 2].
     """
-    key = {
-        "corpus": corpus.fingerprint(),
-        "front_end": dataclasses.asdict(front_end),
-        "code": code_version("audio"),
-    }
-    parts = clips.map_clips(corpus, front_end.sample_rate, front_end.seconds, front_end.half)
+    key = {"corpus": corpus.fingerprint(), "front_end": dataclasses.asdict(front_end), "code": code_version("audio")}
+    parts = clips.map_clips(
+        corpus, front_end.sample_rate, front_end.seconds, lambda waveform: front_end(waveform).half().numpy()
+    )
     return cached_array("features", key, lambda: parts, rows=len(corpus.events))

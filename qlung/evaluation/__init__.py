@@ -4,21 +4,7 @@ Comes in: a table of predictions, one row per network and clip. Goes out: scores
 seeds, tables, and what the paper's claims look like. Notebooks 05 to 08.
 """
 
-from .intervals import STATISTICS, auroc_interval, bootstrap, difference, holm, permutation_p
-from .metrics import Score, biocas, confusion, icbhi_score, measures, reliability
-from .tables import (
-    contrasts,
-    every_measure,
-    measure_table,
-    over_seeds,
-    score_table,
-    scores,
-    trivial_baselines,
-    trivial_scores,
-)  # fmt: skip
-
-__all__ = [
-    "STATISTICS", "Score", "auroc_interval", "biocas", "bootstrap", "confusion", "contrasts", "difference",
-    "every_measure", "holm", "icbhi_score", "measure_table", "measures", "over_seeds", "permutation_p", "reliability",
-    "score_table", "scores", "trivial_baselines", "trivial_scores",
-]  # fmt: skip
+from .intervals import STATISTICS, auroc_interval, bootstrap, difference, holm, interval, permutation_p, resample
+from .metrics import Score, auroc, biocas, confusion, icbhi_score, measures, reliability
+from .tables import contrasts, every_measure, measure_table, over_seeds, score_table, scores
+from .tables import trivial_baselines, trivial_scores

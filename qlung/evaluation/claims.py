@@ -9,45 +9,51 @@ from .intervals import difference
 
 
 def load(table: str = "claims") -> list[dict]:
-    """The rows of claims.toml: its "claims", or its interpretation "ledger"."""
-    return tomllib.loads(paths.CLAIMS.read_text())[table]
+    """The entries of claims.toml: its "claims", or its interpretation "ledger"."""
+    return tomllib.loads(paths.CLAIMS.read_text(encoding="utf-8"))[table]
 
 
 def measure(claim: dict, predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row a backbone: difference, low, high, seeds and, in a word, what that shows. Empty if nothing compares."""
+    """Per backbone and corpus: difference, low, high, seeds and whether the interval speaks for or against the claim.
+
+    Synthetic corpora stand in for the claim's real one and keep their name. Empty if there is nothing to compare.
+    """
     rows = []
     if "better" not in claim:
         return pd.DataFrame(rows)
     chosen = predictions[predictions["corpus"].str.removeprefix("synthetic-") == claim["corpus"]]
     if "lowest_aqs" in claim:
         chosen = chosen[chosen["aqs"] <= chosen.drop_duplicates("event_id")["aqs"].quantile(claim["lowest_aqs"])]
-    for backbone, part in chosen.groupby("backbone", sort=False):
+    for (backbone, corpus), part in chosen.groupby(["backbone", "corpus"], sort=False):
         if {claim["better"], claim["than"]} <= set(part["method"]):
             row = difference(part, claim["better"], claim["than"], claim.get("statistic", "Score"))
             shows = "for" if row["low"] > 0 else "against" if row["high"] < 0 else "undecided"
-            rows.append({"backbone": backbone, **row, "shows": shows})
+            rows.append({"backbone": backbone, "corpus": corpus, **row, "shows": shows})
     return pd.DataFrame(rows)
 
 
+def _text(row, unit: str) -> str:
+    """One measured difference in words; a synthetic corpus is named, so that nobody takes it for the real one."""
+    where = f"{row.backbone} on {row.corpus}" if row.corpus.startswith("synthetic-") else row.backbone
+    return f"{where}: {row.difference:+.2f}{unit} [{row.low:+.2f}, {row.high:+.2f}], {row.seeds} seeds: {row.shows}"
+
+
 def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Every claim: what the paper says, what this profile measured, and the verdict it allows.
+    """Every claim: the paper's number, the measured difference on this profile, and the verdict it allows.
 
     Returns
     -------
     DataFrame
-        Columns claim, text, paper, here, verdict. Verdicts: confirmed (interval above 0 with every backbone),
-        contradicted (below 0 with every one), not confirmed, measured, or not testable here.
+        Columns claim, text, paper ("-" where it has no number), here, verdict. Verdicts: confirmed (interval above 0
+        with every backbone), contradicted (below 0 with every one), not confirmed, measured, or not testable here.
     """
     rows = []
     for claim in load():
         measured = measure(claim, predictions)
         unit = "°" if claim.get("statistic") == "separation" else ""
-        here = "; ".join(
-            f"{r.backbone}: {r.difference:+.2f}{unit} [{r.low:+.2f}, {r.high:+.2f}], {r.seeds} seeds: {r.shows}"
-            for r in measured.itertuples()
-        )
+        here = "; ".join(_text(row, unit) for row in measured.itertuples())
         if profile not in claim["judged_on"]:
-            needs = "other corpora" if not claim["judged_on"] else "PROFILE=" + " or ".join(claim["judged_on"])
+            needs = "PROFILE=" + " or ".join(claim["judged_on"]) if claim["judged_on"] else "other corpora"
             verdict = f"not testable here: needs {needs}"
         elif "measured_in" in claim:
             verdict = f"measured: see {claim['measured_in']}"
@@ -56,5 +62,6 @@ def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
         else:
             verdicts = {("for",): "confirmed", ("against",): "contradicted"}
             verdict = verdicts.get(tuple(measured["shows"].unique()), "not confirmed")
-        rows.append((claim["id"], claim["text"], claim["paper"], here or "-", verdict))
+        paper = claim["paper"] if any(map(str.isdigit, claim["paper"])) else "-"
+        rows.append((claim["id"], claim["text"], paper, here or "-", verdict))
     return pd.DataFrame(rows, columns=["claim", "text", "paper", "here", "verdict"])

@@ -7,24 +7,25 @@ from ..corpora import CLASSES
 
 
 def angles(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Each clip's angle to its own prototype and to the nearest other one [deg]: columns own, other."""
+    """Each clip's angle to its target prototype and to the nearest other one [deg]: columns target, nearest_other."""
     theta = np.degrees(np.arccos(predictions[["c0", "c1", "c2", "c3"]].to_numpy(float).clip(-1, 1)))
-    own = np.arange(4) == predictions["label"].to_numpy()[:, None]
-    return pd.DataFrame({"own": theta[own], "other": np.where(own, np.inf, theta).min(1)}, index=predictions.index)
+    target = np.arange(4) == predictions["label"].to_numpy()[:, None]
+    nearest = np.where(target, np.inf, theta).min(1)
+    return pd.DataFrame({"target": theta[target], "nearest_other": nearest}, index=predictions.index)
 
 
 def separation(predictions: pd.DataFrame) -> pd.Series:
-    """Angle to the nearest other prototype minus angle to the own one, per clip [deg]; below 0 is an error."""
+    """Angle to the nearest other prototype minus angle to the target one, per clip [deg]; below 0 is an error."""
     theta = angles(predictions)
-    return theta["other"] - theta["own"]
+    return theta["nearest_other"] - theta["target"]
 
 
 def by_class(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean over clips of `angles` and of their difference per group and class: by, class, n, own, other, separation."""
+    """Mean of `angles` and of `separation` per group and class: by, class, n, target, nearest_other, separation."""
     theta = angles(predictions).assign(separation=separation(predictions))
-    theta = theta.assign(**{"class": predictions["label"].map(dict(enumerate(CLASSES)))}, **predictions[by])
-    grouped = theta.groupby([*by, "class"], sort=False)
-    out = grouped[["own", "other", "separation"]].mean()
+    names = predictions["label"].map(dict(enumerate(CLASSES))).rename("class")
+    grouped = theta.groupby([*(predictions[name] for name in by), names], sort=False)
+    out = grouped.mean()
     out.insert(0, "n", grouped.size())
     return out.reset_index()
 
@@ -40,7 +41,7 @@ def prototype_angles(prototypes) -> np.ndarray:
 
 
 def centroid_angles(unit: np.ndarray, label: np.ndarray) -> pd.DataFrame:
-    """How compact and how far apart the classes are without asking any classifier.
+    """How compact and how far apart the classes are in the embedding, without a classifier.
 
     A class's centroid is the direction of the mean of its clips' embeddings.
 
@@ -54,15 +55,13 @@ def centroid_angles(unit: np.ndarray, label: np.ndarray) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a class that occurs: class, n, own (mean angle of its clips to their centroid), between (its centroid's
+        Per class that occurs: class, n, target (mean angle of its clips to their centroid), between (its centroid's
         angle to the nearest other one; NaN where there is none), both in degrees.
     """
-    present = np.unique(label)
+    present, row = np.unique(label, return_inverse=True)
     means = np.stack([unit[label == k].mean(0) for k in present]).astype(float)
     centroids = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
-    between = prototype_angles(centroids) if len(present) > 1 else [np.nan]
-    rows = []
-    for k, centroid, angle in zip(present, centroids, between, strict=True):
-        own = np.degrees(np.arccos((unit[label == k] @ centroid).clip(-1, 1)))
-        rows.append((CLASSES[k], len(own), own.mean(), angle))
-    return pd.DataFrame(rows, columns=["class", "n", "own", "between"])
+    theta = pd.Series(np.degrees(np.arccos((unit * centroids[row]).sum(1).clip(-1, 1)))).groupby(row)
+    between = prototype_angles(centroids) if len(present) > 1 else np.nan
+    names = [CLASSES[k] for k in present]
+    return pd.DataFrame({"class": names, "n": theta.size(), "target": theta.mean(), "between": between})

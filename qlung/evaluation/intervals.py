@@ -1,4 +1,4 @@
-"""How sure: intervals over patients and seeds, permutation tests, and their correction."""
+"""Confidence intervals over patients and seeds, permutation tests, and Holm's correction."""
 
 import numpy as np
 import pandas as pd
@@ -6,18 +6,38 @@ from scipy import stats
 
 from ..errors import ConfigError
 from . import geometry
+from .metrics import auroc
 
 STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "separation")
+
+
+def resample(rng: np.random.Generator, units: int, draws: int) -> np.ndarray:
+    """How often each unit (patient, clip) counts: once in row 0; in the others as drawn with replacement.
+
+    Returns
+    -------
+    weight : array [shape=(1 + draws, units)]
+        Every row adds up to ``units``.
+    """
+    return np.vstack([np.ones(units), rng.multinomial(units, np.full(units, 1 / units), draws)])
+
+
+def interval(values) -> tuple:
+    """95 % percentile interval (low, high) of a bootstrap: ``values[0]`` is as measured, the others are draws.
+
+    A draw that is NaN (it holds no patient of one side) is left out.
+    """
+    return tuple(np.nanquantile(np.asarray(values)[1:], [0.025, 0.975], axis=0))
 
 
 def _sums(predictions: pd.DataFrame, statistic: str) -> tuple[list, np.ndarray]:
     """(methods, sums [method, seed, ratio, numerator or denominator, patient]); a statistic is a mean of ratios."""
     if statistic not in STATISTICS:
         raise ConfigError(f"unknown statistic '{statistic}': choose from {', '.join(STATISTICS)}")
-    normal, right = predictions["label"] == 0, predictions["label"] == predictions["predicted"]
-    hit = right if statistic[-1] != "2" else normal == (predictions["predicted"] == 0)
-    sp, se = (normal & hit, normal), (~normal & hit, ~normal)
-    ratios = {"Sp": [sp], "Se": [se], "Se 2": [se]}.get(statistic, [sp, se])
+    normal, exact = predictions["label"] == 0, predictions["label"] == predictions["predicted"]
+    hit = normal == (predictions["predicted"] == 0) if statistic.endswith("2") else exact
+    sides = {"Sp": [normal], "Se": [~normal], "Se 2": [~normal]}.get(statistic, [normal, ~normal])
+    ratios = [(hit & side, side) for side in sides]
     if statistic == "separation":
         ratios = [(geometry.separation(predictions), 1)]
     parts = {f"{i}{j}": values for i, pair in enumerate(ratios) for j, values in enumerate(pair)}
@@ -46,13 +66,12 @@ def bootstrap(predictions: pd.DataFrame, statistic: str = "Score", draws: int = 
     Returns
     -------
     DataFrame [shape=(1 + draws, methods)]
-        Row 0 is the measured value; quantiles of the others are its interval.
+        Row 0 is the measured value; `interval` of a column is its interval.
     """
     methods, sums = _sums(predictions, statistic)
-    rng, patients, n = np.random.default_rng(seed), sums.shape[-1], sums.shape[1]
-    weight = np.vstack([np.ones(patients), rng.multinomial(patients, np.full(patients, 1 / patients), draws)])
-    drawn = np.einsum("msrkp,dp->krdms", sums, weight)
-    with np.errstate(invalid="ignore"):  # a draw without one side gives NaN, and quantiles leave it out
+    rng, n = np.random.default_rng(seed), sums.shape[1]
+    drawn = np.einsum("msrkp,dp->krdms", sums, resample(rng, sums.shape[-1], draws))
+    with np.errstate(invalid="ignore"):  # a draw without one side gives NaN, and `interval` leaves it out
         value = (drawn[0] / drawn[1]).mean(0) * (1 if statistic == "separation" else 100)
     picked = np.vstack([np.arange(n), rng.integers(n, size=(draws, n))])[:, None]
     return pd.DataFrame(np.take_along_axis(value, picked, 2).mean(2), columns=methods)
@@ -62,30 +81,30 @@ def difference(predictions: pd.DataFrame, better: str, than: str, statistic: str
     """Measured ``better`` minus ``than`` and its 95 % interval over patients and seeds."""
     pair = predictions[predictions["method"].isin([better, than])]
     draws = bootstrap(pair, statistic).pipe(lambda d: d[better] - d[than])
-    low, high = draws.iloc[1:].quantile([0.025, 0.975])
+    low, high = interval(draws)
     return {"difference": draws.iloc[0], "low": low, "high": high, "seeds": pair["seed"].nunique()}
 
 
 def permutation_p(table: pd.DataFrame, better: str, than: str, statistic: str = "Score", over="patients") -> float:
-    """Two-sided p value of "which of the two methods answered doesn't matter", by swapping them patient by patient.
+    """Two-sided p value of the null hypothesis that the two methods can be exchanged, by swapping them per patient.
 
-    Every statistic here is a sum over patients, so that swapping a patient's answers turns the sign of that patient's
-    part in the difference. Seeds are averaged before: it is about patients, and speaks of the networks that were
-    trained, not of others. ``over="seeds"`` swaps seed by seed, with patients summed, and speaks of other networks on
-    these patients. All 2^n swaps up to n = 13, so that three seeds give no p below 2/8; beyond, 9,999 drawn at random,
+    Every statistic here is a sum over patients, so that swapping a patient's predictions turns the sign of that
+    patient's part in the difference. Seeds are averaged before: the p value generalises to other patients, with these
+    networks. ``over="seeds"`` swaps seed by seed, with patients summed, and generalises to other networks, on these
+    patients. All 2^n swaps up to n = 13, so that three seeds give no p below 2/8; beyond, 9,999 drawn at random,
     and p is never 0 (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9(1) 39).
     """
     methods, sums = _sums(table[table["method"].isin([better, than])], statistic)
     one, other = sums[methods.index(better)], sums[methods.index(than)]
     if over not in ("patients", "seeds") or not np.array_equal(one[:, :, 1], other[:, :, 1]):
-        raise ConfigError(f"a test over '{over}': it wants patients or seeds, and the same clips for both methods")
+        raise ConfigError(f"a test over '{over}': it needs patients or seeds, and the same clips for both methods")
     clips = other[:, :, 1].sum(-1, keepdims=True)
     if not clips.all():
         return float("nan")
     part = ((one[:, :, 0] - other[:, :, 0]) / clips).mean(1)  # [seed, patient]
     part = part.mean(0) if over == "patients" else part.sum(1)
     if len(part) < 2:
-        return 1.0  # a single one can be swapped or not, and says nothing
+        return 1.0  # both swaps of a single one give the same absolute difference
     return float(stats.permutation_test((part,), np.sum, permutation_type="samples", n_resamples=9999, rng=0).pvalue)
 
 
@@ -122,15 +141,8 @@ def auroc_interval(score, good, patient, draws: int = 2000, seed: int = 0) -> di
     """
     known = np.isfinite(np.asarray(score, dtype=float))
     score, good, patient = (np.asarray(x)[known] for x in (score, good, patient))
-    order = np.argsort(score, kind="stable")
-    score, good, patient = score[order], good[order].astype(bool), np.unique(patient[order], return_inverse=True)[1]
-    n = int(patient.max()) + 1
-    weight = np.vstack([np.ones(n), np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), draws)])[:, patient]
-    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # groups of tied scores, ascending
-    poor, better = (np.add.reduceat(weight * side, starts, axis=1) for side in (~good, good))
-    pairs = (better * (poor.cumsum(1) - poor / 2)).sum(1)
-    with np.errstate(invalid="ignore"):  # a draw without a poor recording says nothing
-        values = pairs / (poor.sum(1) * better.sum(1))
-    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+    good, (names, patient) = good.astype(bool), np.unique(patient, return_inverse=True)
+    values = auroc(good, score, resample(np.random.default_rng(seed), len(names), draws)[:, patient])
+    low, high = interval(values)
     counts = {"good": int(good.sum()), "poor": int((~good).sum()), "poor_patients": len(set(patient[~good]))}
     return {"AUROC": values[0], "low": low, "high": high, **counts, "missing": int((~known).sum())}

@@ -1,23 +1,8 @@
 """``Corpus`` -> audio-quality score (AQS) in [0, 1], its controls and its audit.
 
 Comes in: a corpus. Goes out: entropy, level and AQS of every event; other sources of the quality margin; how a score
-changes with graded degradation. Notebook 02.
+changes with the severity of a degradation. Notebook 02.
 """
 
-from .aqs import (
-    AUDIO,
-    BINS,
-    DEFAULT_DEFINITION,
-    NORMALISERS,
-    RATE,
-    SCOPES,
-    QualityScorer,
-    measure,
-    rms_dbfs,
-    spectral_entropy,
-)  # fmt: skip
-
-__all__ = [
-    "AUDIO", "BINS", "DEFAULT_DEFINITION", "NORMALISERS", "RATE", "SCOPES", "QualityScorer", "measure", "rms_dbfs",
-    "spectral_entropy",
-]  # fmt: skip
+from .aqs import AUDIO, BINS, DEFAULT_DEFINITION, NORMALISERS, RATE, SCOPES
+from .aqs import QualityScorer, measure, rms_dbfs, spectral_entropy

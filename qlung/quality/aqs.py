@@ -1,5 +1,6 @@
 """The paper's audio-quality score: AQS = clip(1 - alpha H + beta R, 0, 1), from spectral entropy H and RMS energy R."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,20 +8,27 @@ import torch
 from torch import Tensor
 
 from ..audio import cut_clips, map_clips, read
-from ..audio.frontends import _mel_bank
+from ..audio.frontends import mel_bank
 from ..cache import cached_array, code_version
 from ..errors import QualityError
 
 SCOPES = ("frames", "mean", "plane")
 BINS = ("linear", "logmel")
 AUDIO = ("clip", "cycle", "recording")
-NORMALISERS = ("none", "percentile", "minmax", "zscore", "rank")
+SCALES = {  # name of a rescaling -> what it needs of the fitted values: (low, high), or for ranks all of them in order
+    "none": lambda x: x[:0],
+    "percentile": lambda x: np.percentile(x, (1, 99)),
+    "minmax": lambda x: np.percentile(x, (0, 100)),
+    "zscore": lambda x: x.mean() + 3 * x.std() * np.array([-1, 1]),
+    "rank": np.sort,
+}
+NORMALISERS = tuple(SCALES)
 CACHE_BYTES = 1 << 21  # spectra of this size stay in a core's cache: twice as fast as a batch of 16 at once
 
 
 def spectral_entropy(
     waveform: Tensor, sample_rate: int, n_fft: int = 512, win_s: float = 0.025, hop_s: float = 0.010,
-    scope: str = "frames", power: float = 2.0, bins: str = "linear", band: tuple[float, float] | None = None,
+    scope: str = "frames", power: float = 2.0, bins: str = "linear",
 ) -> Tensor:  # fmt: skip
     """Normalised Shannon entropy of the spectrum: near 0 for a tone, near 1 for white noise, whatever the gain.
 
@@ -39,9 +47,7 @@ def spectral_entropy(
     power : float
         2 for the power spectrum, 1 for magnitudes.
     bins : {"linear", "logmel"}
-        FFT bins, or 128 mel bands in decibels above 80 dB under the clip's loudest (power and band are then ignored).
-    band : (low, high), optional [Hz]
-        Only bins within; default all.
+        FFT bins, or 128 mel bands in decibels above 80 dB under the clip's loudest (power is then ignored).
 
     Returns
     -------
@@ -52,11 +58,11 @@ def spectral_entropy(
     Raises
     ------
     QualityError
-        If the reading is unknown or the band holds fewer than two bins.
+        If ``scope`` or ``bins`` is unknown.
 
     References
     ----------
-    QLung, quality margin; the readings are entries of the interpretation ledger.
+    QLung, quality margin; which definition the paper means is an entry of the interpretation ledger.
 
     Examples
     --------
@@ -65,23 +71,18 @@ def spectral_entropy(
     0.20
     """
     if scope not in SCOPES or bins not in BINS:
-        raise QualityError(f"unknown reading scope={scope!r}, bins={bins!r}: scope in {SCOPES}, bins in {BINS}")
+        raise QualityError(f"unknown scope={scope!r} or bins={bins!r}: choose scope from {SCOPES}, bins from {BINS}")
     window, hop = round(win_s * sample_rate), round(hop_s * sample_rate)
     n_fft = max(n_fft, 1 << (window - 1).bit_length())
-    keep = torch.arange(n_fft // 2 + 1)
-    if band is not None:
-        keep = keep[(keep * sample_rate / n_fft >= band[0]) & (keep * sample_rate / n_fft <= band[1])]
-        if len(keep) < 2:
-            raise QualityError(f"band {band} Hz holds {len(keep)} of the bins at {sample_rate} Hz: give a wider one")
     shape, flat = waveform.shape[:-1], waveform.reshape(-1, waveform.shape[-1])
     if flat.shape[-1] < window:
         return waveform.new_full(shape, torch.nan)
     hann = torch.hann_window(window, device=flat.device, dtype=flat.dtype)
     left = (n_fft - window) // 2  # torch.stft centres a window shorter than n_fft: padding puts it back at the start
-    bank = _mel_bank(n_fft, sample_rate, 20.0, 0.5 * sample_rate).T.to(flat) if bins == "logmel" else None
+    bank = mel_bank(n_fft, sample_rate, 20.0, 0.5 * sample_rate).T.to(flat) if bins == "logmel" else None
 
     def entropy(part: Tensor) -> Tensor:
-        peak = part.abs().amax(-1)  # dividing by it keeps squares in range; it also tells silence and NaN
+        peak = part.abs().amax(-1)  # dividing by it keeps squares in range, and gives NaN for silence
         part = torch.nn.functional.pad(part / peak[:, None], (left, n_fft - window - left))
         spectrum = torch.stft(part, n_fft, hop, window=hann, win_length=window, center=False, return_complex=True)
         spectrum = spectrum.transpose(1, 2)  # [clips, frames, bins], as it lies in memory
@@ -89,24 +90,27 @@ def spectral_entropy(
         if bank is not None:
             decibels = 10 * (density @ bank).clamp_min(1e-20).log10()
             density = (decibels - decibels.amax((-2, -1), keepdim=True) + 80).clamp_min(0)
-        else:
-            density = density if band is None else density[..., keep[0] : keep[-1] + 1]
-            density = density if power == 2 else density.pow(power / 2)
+        elif power != 2:
+            density = density.pow(power / 2)
         if scope == "mean":
             density = density.mean(-2, keepdim=True)
         elif scope == "plane":
             density = density.flatten(-2)[:, None]
-        total = density.sum(-1)
-        loud = total > 0
-        safe = torch.where(loud, total, 1)
-        # With p = s / total, -sum p log p = log total - (sum s log s) / total: one pass, and nothing is divided
-        nats = safe.log() - (density * density.clamp_min(torch.finfo(density.dtype).tiny).log()).sum(-1) / safe
-        mean = torch.where(loud, nats, 0).sum(-1) / loud.sum(-1) / math.log(density.shape[-1])
+        sounding = (density.sum(-1) > 0).sum(-1)  # frames
+        mean = entropy_nats(density).sum(-1) / sounding / math.log(density.shape[-1])
         return torch.where(peak.isfinite() & (peak > 0), mean.clamp(0, 1), torch.nan)
 
     frames = 1 + (flat.shape[-1] - window) // hop
     clips = len(flat) if flat.is_cuda else max(1, CACHE_BYTES // (8 * frames * (n_fft // 2 + 1)))
     return torch.cat([entropy(part) for part in flat.split(clips)]).reshape(shape)
+
+
+def entropy_nats(density: Tensor) -> Tensor:
+    """Shannon entropy [nats] of densities [..., bins], which need not add up to 1: [...]; 0 where all bins are 0."""
+    total = density.sum(-1)
+    safe = torch.where(total > 0, total, 1)
+    # With p = s / total, -sum p log p = log total - (sum s log s) / total: one pass, and nothing is divided
+    return safe.log() - (density * density.clamp_min(torch.finfo(density.dtype).tiny).log()).sum(-1) / safe
 
 
 def rms_dbfs(waveform: Tensor) -> Tensor:
@@ -124,6 +128,7 @@ def rms_dbfs(waveform: Tensor) -> Tensor:
     return 20 * (torch.linalg.vector_norm(waveform, dim=-1) / math.sqrt(waveform.shape[-1])).log10()
 
 
+@dataclasses.dataclass
 class QualityScorer:
     """AQS from H [0..1] and R [dBFS], with the rescaling fitted on training clips only.
 
@@ -134,6 +139,9 @@ class QualityScorer:
     normalise : {"none", "percentile", "minmax", "zscore", "rank"}
         How H and R are rescaled: not at all (R linear), 1st-99th percentile of the fitted values to [0, 1] and clipped,
         their range, z = 0.5 + (x - mean) / (6 sd) clipped, or their rank among the fitted values.
+    neutral, scales, shift
+        Set by `fit`: mean AQS of the fitted clips; (low, high) of H and of R, or all fitted values for ranks; what is
+        added to H and R per device.
 
     Notes
     -----
@@ -143,13 +151,19 @@ class QualityScorer:
     A clip whose quality cannot be computed gets the fitted clips' mean AQS, and is counted in ``missing``.
     """
 
+    alpha: float = 0.7
+    beta: float = 0.3
+    normalise: str = "none"
+    neutral: float | None = None
+    scales: list = dataclasses.field(default_factory=list)
+    shift: dict = dataclasses.field(default_factory=dict)
+
     MIN_CLIPS = 20
 
-    def __init__(self, alpha: float = 0.7, beta: float = 0.3, normalise: str = "none"):
-        if normalise not in NORMALISERS:
-            raise QualityError(f"unknown normalise={normalise!r}: choose from {', '.join(NORMALISERS)}")
-        self.alpha, self.beta, self.normalise = float(alpha), float(beta), normalise
-        self.missing, self._neutral, self._shift = 0, None, {}
+    def __post_init__(self):
+        if self.normalise not in NORMALISERS:
+            raise QualityError(f"unknown normalise={self.normalise!r}: choose from {', '.join(NORMALISERS)}")
+        self.missing = 0
 
     def fit(self, entropy, level, device=None) -> "QualityScorer":
         """Learn the rescaling from training clips' H and R (NaN and infinite ones are left out), given or not devices.
@@ -164,40 +178,40 @@ class QualityScorer:
         QualityError
             If no clip has both, or the lengths differ.
         """
-        h, r, known = self._columns(entropy, level)
+        self.shift = {}
+        h, r, known = self._columns(entropy, level, device)
         if not known.any():
             raise QualityError("no clip to fit the quality score on: every H or R is missing")
-        self._shift = {}
         if device is not None:
-            device = np.asarray(device, dtype=str)
-            finite = known & np.isfinite(r)
-            for name in np.unique(device[finite]):
-                own = device == name
-                if (finite & own).sum() >= self.MIN_CLIPS:
-                    self._shift[str(name)] = [float(x[finite].mean() - x[finite & own].mean()) for x in (h, r)]
-        h, r = self._shifted(h, r, device)
-        self._scales = [self._scale(x[known]) for x in (h, r)]
-        self._neutral = float(self._raw(h[known], r[known]).mean())
+            names, finite = np.asarray(device, dtype=str), known & np.isfinite(r)
+            for name in np.unique(names[finite]):
+                same = finite & (names == name)
+                if same.sum() >= self.MIN_CLIPS:
+                    self.shift[str(name)] = [float(x[finite].mean() - x[same].mean()) for x in (h, r)]
+            h, r, _ = self._columns(entropy, level, device)
+        self.scales = [SCALES[self.normalise](x[known]).tolist() for x in (h, r)]
+        self.neutral = float(self._aqs(h[known], r[known]).mean())
         return self
 
     def score(self, entropy, level, device=None) -> np.ndarray:
         """AQS in [0, 1] of each clip, neutral where it cannot be computed."""
-        if self._neutral is None:
-            raise QualityError("fit the QualityScorer on training clips before scoring")
-        h, r, known = self._columns(entropy, level)
+        h, r, known = self._columns(entropy, level, device)
         self.missing = int((~known).sum())
-        h, r = self._shifted(h, r, device)
-        out = np.full(len(h), self._neutral)
-        out[known] = self._raw(h[known], r[known])
+        out = np.full(len(h), self.state()["neutral"])
+        out[known] = self._aqs(h[known], r[known])
         return out
 
     def state(self) -> dict:
-        """Everything fitted, as plain numbers, lists and strings for JSON."""
-        if self._neutral is None:
-            raise QualityError("there is no state to save before the QualityScorer is fitted")
-        names = ("alpha", "beta", "normalise")
-        scales = [np.asarray(scale).tolist() for scale in self._scales]
-        return {k: getattr(self, k) for k in names} | {"neutral": self._neutral, "scales": scales, "shift": self._shift}
+        """Everything fitted, as plain numbers, lists and strings for JSON.
+
+        Raises
+        ------
+        QualityError
+            If nothing is fitted yet.
+        """
+        if self.neutral is None:
+            raise QualityError("the QualityScorer is not fitted: call fit(entropy, level) with training clips first")
+        return dataclasses.asdict(self)
 
     @classmethod
     def from_state(cls, state: dict) -> "QualityScorer":
@@ -208,44 +222,29 @@ class QualityScorer:
         QualityError
             If a part is missing or unknown.
         """
-        try:
-            scorer = cls(state["alpha"], state["beta"], state["normalise"])
-            scorer._neutral, scorer._shift = float(state["neutral"]), dict(state["shift"])
-            scorer._scales = [np.asarray(scale, dtype=float) for scale in state["scales"]]
-        except KeyError as error:
-            raise QualityError(f"no state of a QualityScorer: {error} is missing; fit and save it again") from error
-        return scorer
+        parts = {field.name for field in dataclasses.fields(cls)}
+        if set(state) != parts:
+            raise QualityError(f"no state of a QualityScorer: expected {sorted(parts)}, not {sorted(state)}")
+        return cls(**state)
 
-    def _columns(self, entropy, level):
+    def _columns(self, entropy, level, device):
+        """(H, R, whether both are known) as float64; H and R shifted by device."""
         h, r = (np.asarray(x, dtype=np.float64).reshape(-1) for x in (entropy, level))
-        if h.shape != r.shape:
-            raise QualityError(f"one R for each H, please: {len(h)} H, {len(r)} R")
+        if h.shape != r.shape or (device is not None and len(device) != len(h)):
+            given = f"{len(h)} H, {len(r)} R" + ("" if device is None else f", {len(device)} devices")
+            raise QualityError(f"H, R and device need one value for each clip, not {given}")
+        if device is not None:
+            shift = np.array([self.shift.get(str(name), (0.0, 0.0)) for name in device]).reshape(-1, 2)
+            h, r = h + shift[:, 0], r + shift[:, 1]
         has_level = np.isfinite(r) | ((self.normalise == "none") & np.isneginf(r))  # -inf dBFS is a linear level of 0
         return h, r, np.isfinite(h) & has_level
 
-    def _shifted(self, h, r, device):
-        if device is None or not self._shift:
-            return h, r
-        if len(device) != len(h):
-            raise QualityError(f"one device for each clip, please: {len(h)} clips, {len(device)} devices")
-        shift = np.array([self._shift.get(str(name), [0.0, 0.0]) for name in device]).reshape(-1, 2)
-        return h + shift[:, 0], r + shift[:, 1]
-
-    def _raw(self, h: np.ndarray, r: np.ndarray) -> np.ndarray:
+    def _aqs(self, h: np.ndarray, r: np.ndarray) -> np.ndarray:
         r = 10 ** (r / 20) if self.normalise == "none" else r
-        h, r = (self._rescale(x, scale) for x, scale in zip((h, r), self._scales, strict=True))
+        h, r = (self._rescale(x, scale) for x, scale in zip((h, r), self.scales, strict=True))
         return np.clip(1 - self.alpha * h + self.beta * r, 0, 1)
 
-    def _scale(self, x: np.ndarray) -> np.ndarray:
-        """What rescaling needs to know: (low, high), or for ranks every fitted value in order."""
-        if self.normalise == "rank":
-            return np.sort(x)
-        if self.normalise == "zscore":
-            return x.mean() + 3 * x.std() * np.array([-1, 1])
-        ends = {"none": (50, 50), "percentile": (1, 99), "minmax": (0, 100)}[self.normalise]
-        return np.percentile(x, ends)
-
-    def _rescale(self, x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    def _rescale(self, x: np.ndarray, scale: list) -> np.ndarray:
         if self.normalise == "none":
             return x
         if self.normalise == "rank":
@@ -254,8 +253,8 @@ class QualityScorer:
         return np.clip((x - low) / (high - low), 0, 1) if high > low else np.full_like(x, 0.5)
 
 
-# Chosen by the rule written down before any training: among the readings that clip under 5 % of ICBHI-train clips, the
-# one whose mean and sd lie nearest to 0.45 +- 0.08. Notebook 02 applies the rule; a test on the real part holds it.
+# Chosen by the rule written down before any training: among the definitions that clip under 5 % of ICBHI-train clips,
+# the one whose mean and sd lie nearest to 0.45 +- 0.08. Notebook 02 applies the rule; a test on the real part holds it.
 DEFAULT_DEFINITION = {"scope": "mean", "bins": "logmel", "power": 2.0}
 RATE = 16000
 
@@ -269,22 +268,22 @@ def measure(corpus, definition: dict = DEFAULT_DEFINITION, audio: str = "clip") 
     definition : dict
         Arguments of `spectral_entropy`.
     audio : {"clip", "cycle", "recording"}
-        The clip that a model hears, cut or repeated to 8 s; the event as long as it is; or its whole recording.
+        The model's input, cut or repeated to 8 s; the event as long as it is; or its whole recording.
     """
     if audio not in AUDIO:
         raise QualityError(f"unknown audio={audio!r}: choose from {', '.join(AUDIO)}")
-    key = {"corpus": corpus.fingerprint(), **definition, "audio": audio}
-    key["code"] = code_version("audio", "quality")
+    key = {"corpus": corpus.fingerprint(), **definition, "audio": audio, "code": code_version("audio", "quality")}
 
-    def both(clips: Tensor) -> np.ndarray:
+    def entropy_and_level(clips: Tensor) -> np.ndarray:
         return torch.stack([spectral_entropy(clips, RATE, **definition), rms_dbfs(clips)], 1).double().numpy()
 
     def one_by_one():
         if audio == "cycle":
-            return (both(torch.from_numpy(clip)[None]) for _, clip in cut_clips(corpus, RATE, seconds=None))
-        used = corpus.recordings[corpus.recordings["recording_id"].isin(corpus.events["recording_id"])]
-        every = {r.recording_id: both(torch.from_numpy(read(r.path, RATE)[0])[None]) for r in used.itertuples()}
-        return (every[name] for name in corpus.events["recording_id"])
+            return (entropy_and_level(torch.from_numpy(clip)[None]) for _, clip in cut_clips(corpus, RATE, None))
+        path = corpus.recordings.set_index("recording_id")["path"]
+        used = corpus.events["recording_id"]
+        whole = {name: entropy_and_level(torch.from_numpy(read(path[name], RATE)[0])[None]) for name in used.unique()}
+        return (whole[name] for name in used)
 
-    build = one_by_one if audio != "clip" else lambda: map_clips(corpus, RATE, 8.0, both)
+    build = one_by_one if audio != "clip" else lambda: map_clips(corpus, RATE, 8.0, entropy_and_level)
     return cached_array("quality", key, build, rows=len(corpus.events))

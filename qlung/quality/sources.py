@@ -1,8 +1,8 @@
-"""Where the quality margin's number in [0, 1] comes from: the paper's AQS, its controls, and what should replace it.
+"""Sources of the quality margin's number in [0, 1]: the paper's AQS, its controls, and learned alternatives.
 
-``shuffled``, ``inverted``, the fitted sources and ``oracle_snr`` hand out the very same values as AQS, each clip
-getting the one at its own rank: runs then differ in *who* gets a large margin and in nothing else, neither in its mean
-nor in its spread. Other readings of AQS have values of their own, as the paper's would if it meant them.
+``shuffled``, ``inverted``, the fitted sources and ``oracle_snr`` assign the same set of values as AQS, by rank: runs
+then differ in *which clip* gets a large margin and in nothing else, neither in its mean nor in its spread. Other
+definitions of AQS have values of their own, as the paper's would if it meant them.
 """
 
 from pathlib import Path
@@ -24,15 +24,15 @@ SOURCES = {
     "aqs_cycle": "AQS of the cycle before it is repeated to 8 s",
     "aqs_recording": "AQS of the whole recording, for each of its cycles",
     "shuffled": "AQS of another training clip at random",
-    "constant": "mean AQS for everyone",
+    "constant": "mean AQS for every clip",
     "device_mean": "mean AQS of the clip's device",
     "inverted": "the best clip gets the worst one's AQS",
     "learned_cheap": "fitted on SPRSound train's Poor Quality labels, twenty band features",
     "learned_embedding": "fitted on the same labels, AudioSet embedding",
-    "clean_cheap": "fitted on known damage to ICBHI train, twenty band features",
+    "clean_cheap": "fitted on known degradations of ICBHI train, twenty band features",
     "oracle_snr": "true SNR, synthetic recordings only",
 }
-DEFINITIONS = {  # what each of them asks of `quality.measure`
+DEFINITIONS = {  # arguments of `quality.measure`
     "aqs_frames": {"definition": {"scope": "frames"}},
     "aqs_plane": {"definition": {"scope": "plane"}},
     "aqs_bins": {"definition": {"scope": "mean"}},
@@ -47,7 +47,7 @@ def training_quality(
     corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none", seed: int = 0,
     rows=slice(None),
 ) -> tuple[np.ndarray, dict]:  # fmt: skip
-    """Quality of the training events, and what it rests on.
+    """Quality of the training events, with the metadata of how it was computed.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def training_quality(
         Whatever is fitted is fitted on its training events alone.
     source : one of ``SOURCES``
     alpha, beta, normalise
-        Of the QualityScorer, whose values every source hands out.
+        Of the QualityScorer, whose values every source assigns.
     seed : int
         For "shuffled".
     rows : index, optional
@@ -65,13 +65,13 @@ def training_quality(
     -------
     values : array [shape=(training events,), range 0..1]
         Neutral (the mean) for a clip whose quality cannot be computed.
-    told : dict
+    metadata : dict
         For run.json: source, missing (how many are neutral), sees_sprsound, and the scorer's state.
 
     Raises
     ------
     QualityError
-        If the source is unknown, or "oracle_snr" is asked of recordings whose truth nobody knows.
+        If the source is unknown, or "oracle_snr" is wanted for recordings without a true SNR.
     """
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
@@ -79,18 +79,17 @@ def training_quality(
     device = corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["device"]).to_numpy()[rows]
     devices = device if source == "aqs_device" else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
-    values = scorer.score(h, r, devices)
-    known = np.isfinite(h)
+    values, known = scorer.score(h, r, devices), np.isfinite(h)
     if source == "constant":
         values = np.full(len(values), values[known].mean())
     elif source == "device_mean":
         values = pd.Series(values).groupby(device).transform("mean").to_numpy()
     elif source not in ("aqs", "aqs_device", *DEFINITIONS):
-        wanted = -values if source == "inverted" else _order(corpus, source, seed)[rows]
-        known &= np.isfinite(wanted)
-        values = assign_by_rank(wanted, values, known)
-    told = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
-    return values, told | {"scorer": scorer.state()}
+        order = -values if source == "inverted" else _order(corpus, source, seed)[rows]
+        known &= np.isfinite(order)
+        values = assign_by_rank(order, values, known)
+    metadata = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
+    return values, metadata | {"scorer": scorer.state()}
 
 
 def _order(corpus, source: str, seed: int) -> np.ndarray:
@@ -103,18 +102,17 @@ def _order(corpus, source: str, seed: int) -> np.ndarray:
 
 
 def assign_by_rank(order, values, known) -> np.ndarray:
-    """The known values handed out anew in the order of ``order``; ties share their mean, unknown clips get the mean."""
+    """The known values assigned again by the rank of ``order``; ties get their mean, unknown clips the overall mean."""
     out = np.full(len(values), values[known].mean() if known.any() else values.mean())
-    given = pd.Series(np.sort(values[known]), index=np.sort(order[known])).groupby(level=0).mean()
-    out[known] = given.loc[order[known]].to_numpy()
+    assigned = pd.Series(np.sort(values[known]), index=np.sort(order[known])).groupby(level=0).mean()
+    out[known] = assigned.loc[order[known]].to_numpy()
     return out
 
 
 def true_snr(corpus) -> np.ndarray:
     """True SNR [dB] of every event of a synthetic corpus, from the truth.csv beside it."""
-    path = Path(corpus.recordings["path"].iloc[0])
-    found = [folder / "truth.csv" for folder in path.parents if (folder / "truth.csv").is_file()]
-    if not found:
+    folders = Path(corpus.recordings["path"].iloc[0]).parents
+    truth = next((folder / "truth.csv" for folder in folders if (folder / "truth.csv").is_file()), None)
+    if truth is None:
         raise QualityError("oracle_snr: only synthetic recordings come with their true SNR (a truth.csv beside them)")
-    truth = pd.read_csv(found[0]).set_index("event_id")["snr_db"]
-    return truth.reindex(corpus.events["event_id"]).to_numpy(float)
+    return pd.read_csv(truth).set_index("event_id")["snr_db"].reindex(corpus.events["event_id"]).to_numpy(float)

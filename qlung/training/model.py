@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .. import backbones
 from ..audio import frontends
-from ..audio.degrade import Degradation, Degraded
+from ..audio.degrade import Degradation, Degraded, levels
 from ..margins import METHODS, AngularClassifier
 
 
@@ -62,35 +62,32 @@ def embeddings(model: Model, corpus, batch_size: int = 32) -> np.ndarray:
     return torch.cat([F.normalize(model.encoder(part.to(device)).float(), dim=1).cpu() for part in parts]).numpy()
 
 
-def predict_degraded(networks: dict, corpus, ladders: dict) -> pd.DataFrame:
-    """What finished networks answer to a corpus undamaged ("none", step 0) and on every rung of the ladders.
+def predict_degraded(networks: dict, corpus, severities: dict) -> pd.DataFrame:
+    """Predictions of finished networks for a corpus, clean ("none", severity 0) and at every level of degradation.
 
-    Networks never heard such damage in training, and nothing is fitted to it.
+    The networks were trained without such degradation, and nothing is fitted to it.
 
     Parameters
     ----------
     networks : dict of (method, seed) -> Model
-        As ``experiments.networks`` gives them, all with the same front end.
+        As ``experiments.load_models`` gives them, all with the same front end.
     corpus : Corpus
-    ladders : dict
+    severities : dict
         Kinds and amounts as in ``SEVERITIES``.
 
     Returns
     -------
     DataFrame
-        One row a network, rung and event: method, seed, kind, step, amount, event_id, patient_id, label, predicted.
+        Per network, level and event: method, seed, kind, severity, amount, event_id, patient_id, label, predicted.
     """
-    plain = next(iter(networks.values())).encoder.front_end
-    rungs = [("none", 0, np.nan, plain)]
-    for kind, (_, amounts) in ladders.items():
-        rungs += [(kind, step, a, Degraded(plain, Degradation(kind, a))) for step, a in enumerate(amounts, 1)]
+    clean = next(iter(networks.values())).encoder.front_end
     patients = corpus.recordings.set_index("recording_id")["patient_id"]
     events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.events["recording_id"].map(patients))
     out = []
-    for kind, step, amount, front_end in rungs:
+    for kind, severity, amount in levels(severities):
+        front_end = clean if kind == "none" else Degraded(clean, Degradation(kind, amount))
         x = frontends.extract(corpus, front_end)
         for (method, seed), network in networks.items():
-            predicted = outputs(network, x)[0].argmax(1).numpy()
-            told = {"method": method, "seed": seed, "kind": kind, "step": step, "amount": amount}
-            out.append(events.assign(**told, predicted=predicted))
+            keys = {"method": method, "seed": seed, "kind": kind, "severity": severity, "amount": amount}
+            out.append(events.assign(**keys, predicted=outputs(network, x)[0].argmax(1).numpy()))
     return pd.concat(out, ignore_index=True)
