@@ -1,4 +1,4 @@
-"""What a method is: its encoder and class weights, its objective, and its predictions."""
+"""What is trained, encoder and class weights, and what it predicts."""
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from .. import backbones
 from ..audio import frontends
 from ..audio.degrade import Degradation, Degraded
+from ..corpora.splits import patients_of_events
 from ..margins import METHODS, AngularClassifier
 
 
@@ -20,7 +21,7 @@ class Model(nn.Module):
         self.encoder = backbones.build_backbone(config.backbone, config.pretrained)
         self.classifier = AngularClassifier(self.encoder.dim, 4)
         self.bias = nn.Parameter(torch.zeros(4))
-        self.head, self.scale = config.head or METHODS[config.method][0], config.scale_cls
+        self.head, self.scale = config.head or METHODS[config.method].head, config.scale_cls
 
     def forward(self, x):
         """(logits for L_cls and inference [B, 4], cosines [B, 4], norms of the embeddings [B])."""
@@ -32,12 +33,17 @@ class Model(nn.Module):
 
 
 @torch.inference_mode()
-def outputs(model: Model, x: np.ndarray, batch_size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32."""
+def _in_batches(function, model: Model, x: np.ndarray, size: int = 32) -> list:
+    """``function`` of ``size`` clips' features at a time, with the model in evaluation mode and float32."""
     model.eval()
     device = next(model.parameters()).device
-    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
-    logits, cosine, _ = (torch.cat(out).cpu() for out in zip(*(model(part.to(device)) for part in parts), strict=True))
+    batches = (x[i : i + size].astype(np.float32) for i in range(0, len(x), size))
+    return [function(torch.from_numpy(batch).to(device)) for batch in batches]
+
+
+def outputs(model: Model, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32."""
+    logits, cosine, _ = (torch.cat(parts).cpu() for parts in zip(*_in_batches(model, model, x), strict=True))
     return logits, cosine
 
 
@@ -53,44 +59,40 @@ def predict(model: Model, corpus) -> pd.DataFrame:
     return out.assign(predicted=values[:, :4].argmax(1), **dict(zip(names, values.T, strict=True)))
 
 
-@torch.inference_mode()
-def embeddings(model: Model, corpus, batch_size: int = 32) -> np.ndarray:
+def embeddings(model: Model, corpus) -> np.ndarray:
     """Embedding of every event, of unit length [shape=(n, d)], in the order of ``corpus.events``."""
-    model.eval()
-    x, device = frontends.extract(corpus, model.encoder.front_end), next(model.parameters()).device
-    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
-    return torch.cat([F.normalize(model.encoder(part.to(device)).float(), dim=1).cpu() for part in parts]).numpy()
+    x = frontends.extract(corpus, model.encoder.front_end)
+    parts = _in_batches(lambda batch: F.normalize(model.encoder(batch).float(), dim=1), model, x)
+    return torch.cat(parts).cpu().numpy()
 
 
-def predict_degraded(networks: dict, corpus, ladders: dict) -> pd.DataFrame:
-    """What finished networks answer to a corpus undamaged ("none", step 0) and on every rung of the ladders.
+def predict_degraded(models: dict, corpus, severities: dict) -> pd.DataFrame:
+    """Predictions on the corpus as it is (kind "none", step 0) and at every severity level of every degradation.
 
-    Networks never heard such damage in training, and nothing is fitted to it.
+    The models were not trained on degraded audio, and nothing is fitted to it.
 
     Parameters
     ----------
-    networks : dict of (method, seed) -> Model
-        As ``experiments.networks`` gives them, all with the same front end.
+    models : dict of (method, seed) -> Model
+        As ``experiments.load_models`` gives them, all with the same front end.
     corpus : Corpus
-    ladders : dict
-        Kinds and amounts as in ``SEVERITIES``.
+    severities : dict
+        Kinds and amounts as in ``audio.degrade.SEVERITIES``.
 
     Returns
     -------
     DataFrame
-        One row a network, rung and event: method, seed, kind, step, amount, event_id, patient_id, label, predicted.
+        Per model, severity level and event: method, seed, kind, step, amount, event_id, patient_id, label, predicted.
     """
-    plain = next(iter(networks.values())).encoder.front_end
-    rungs = [("none", 0, np.nan, plain)]
-    for kind, (_, amounts) in ladders.items():
-        rungs += [(kind, step, a, Degraded(plain, Degradation(kind, a))) for step, a in enumerate(amounts, 1)]
-    patients = corpus.recordings.set_index("recording_id")["patient_id"]
-    events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.events["recording_id"].map(patients))
+    original = next(iter(models.values())).encoder.front_end
+    levels = [("none", 0, np.nan, original)]
+    for kind, (_, amounts) in severities.items():
+        levels += [(kind, step, a, Degraded(original, Degradation(kind, a))) for step, a in enumerate(amounts, 1)]
+    events = corpus.events[["event_id", "label"]].assign(patient_id=patients_of_events(corpus))
     out = []
-    for kind, step, amount, front_end in rungs:
+    for kind, step, amount, front_end in levels:
         x = frontends.extract(corpus, front_end)
-        for (method, seed), network in networks.items():
-            predicted = outputs(network, x)[0].argmax(1).numpy()
-            told = {"method": method, "seed": seed, "kind": kind, "step": step, "amount": amount}
-            out.append(events.assign(**told, predicted=predicted))
+        for (method, seed), model in models.items():
+            keys = {"method": method, "seed": seed, "kind": kind, "step": step, "amount": amount}
+            out.append(events.assign(**keys, predicted=outputs(model, x)[0].argmax(1).numpy()))
     return pd.concat(out, ignore_index=True)
