@@ -13,10 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pandas as pd
-import safetensors
 import safetensors.torch
 import torch
-from torch.nn import functional as F
 
 from .. import paths
 from ..cache import code_version
@@ -37,11 +35,6 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """Predictions on every test corpus: corpus, event_id, recording_id, label, predicted, p0..p3, c0..c3."""
         return pd.read_parquet(self.folder / "predictions.parquet")
-
-    def prototypes(self) -> torch.Tensor:
-        """Class weights of unit length [shape=(4, d)]."""
-        with safetensors.safe_open(self.folder / "model.safetensors", "pt") as file:
-            return F.normalize(file.get_tensor("classifier.prototypes"), dim=1)
 
 
 def run_folder(profile: str, config: Config, corpus, tests: dict) -> Path:
