@@ -87,7 +87,11 @@ def angular_margin_logits(
     >>> angular_margin_logits(torch.tensor([[0.5, 0.0]]), torch.tensor([0]), math.pi / 3, 10.0)
     tensor([[-5.,  0.]])
     """
-    cosine, target = check_batch(cosine, target)
+    return shift_target(*check_batch(cosine, target), margin, scale, cosine_margin)
+
+
+def shift_target(cosine: Tensor, target: Tensor, margin, scale: float, cosine_margin=0.0) -> Tensor:
+    """`angular_margin_logits` of a batch that `check_batch` has returned: each look at the values costs a GPU time."""
     check_scales(scale=scale)
     margin = per_clip("margin", margin, target, cosine.dtype, math.pi, -math.pi, "radians (were degrees passed?)")
     cosine_margin = per_clip("cosine_margin", cosine_margin, target, cosine.dtype, 2.0)
@@ -147,8 +151,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 def _range(x: Tensor) -> tuple[float, float]:
     """(least, largest) value; both 0 of an empty tensor, both NaN where a value is."""
-    least, largest = torch.aminmax(x.detach()) if x.numel() else (x.sum(), x.sum())
-    return least.item(), largest.item()
+    return tuple(torch.stack(torch.aminmax(x.detach())).tolist()) if x.numel() else (0, 0)
 
 
 def _cos_of_sum(c: Tensor, m: Tensor | float) -> Tensor:

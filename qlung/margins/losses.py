@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import MarginError
-from .logits import angular_margin_logits, check_batch, check_scales, per_clip
+from .logits import check_batch, check_scales, per_clip, shift_target
 
 
 def softmax(cosine: Tensor, target: Tensor, scale: float = 37.0) -> Tensor:
@@ -29,12 +29,12 @@ def arcface(cosine: Tensor, target: Tensor, margin: float = 0.5, scale: float = 
     >>> arcface(torch.tensor([[0.9, 0.1], [0.2, 0.4]]), torch.tensor([0, 1]), scale=10.0)
     tensor(1.4731)
     """
-    return _margin_loss(cosine, target, scale, margin)
+    return _cross_entropy(*check_batch(cosine, target), margin, scale)
 
 
 def cosface(cosine: Tensor, target: Tensor, margin: float = 0.35, scale: float = 37.0) -> Tensor:
     """CosFace: the target's logit is s (cos theta_y - m), m in units of the cosine (arXiv 1801.09414)."""
-    return _margin_loss(cosine, target, scale, cosine_margin=margin)
+    return _cross_entropy(*check_batch(cosine, target), 0.0, scale, margin)
 
 
 def ldam(cosine: Tensor, target: Tensor, counts, largest: float = 0.5, scale: float = 37.0) -> Tensor:
@@ -43,7 +43,7 @@ def ldam(cosine: Tensor, target: Tensor, counts, largest: float = 0.5, scale: fl
     ``counts`` are the training clips per class [shape=(C,)]; the rarest class gets the margin ``largest``.
     """
     cosine, target = check_batch(cosine, target, len(counts))
-    return _margin_loss(cosine, target, scale, cosine_margin=root_margin(counts, largest).to(cosine.device)[target])
+    return _cross_entropy(cosine, target, 0.0, scale, root_margin(counts, largest).to(cosine.device)[target])
 
 
 def logit_adjustment(cosine: Tensor, target: Tensor, counts, tau: float = 1.0, scale: float = 37.0) -> Tensor:
@@ -52,8 +52,7 @@ def logit_adjustment(cosine: Tensor, target: Tensor, counts, tau: float = 1.0, s
     ``counts`` are the training clips per class [shape=(C,)].
     """
     cosine, target = check_batch(cosine, target, len(counts))
-    logits = angular_margin_logits(cosine, target, 0.0, scale)
-    return F.cross_entropy(logits + log_prior(counts, tau).to(logits), target)
+    return F.cross_entropy(shift_target(cosine, target, 0.0, scale) + log_prior(counts, tau).to(cosine), target)
 
 
 def magface(
@@ -75,7 +74,7 @@ def magface(
     """
     cosine, target = check_batch(cosine, target)
     norm = per_clip("norm", norm, target, cosine.dtype, math.inf)
-    loss = _margin_loss(cosine, target, scale, magface_margin(norm, norms, margins))
+    loss = _cross_entropy(cosine, target, magface_margin(norm, norms, margins), scale)
     return loss + penalty * magface_penalty(norm, norms).mean()
 
 
@@ -85,7 +84,7 @@ def adaface(
     """AdaFace: angle and cosine margin from the feature's length ``norm`` [shape=(B,)], `adaface_margins`."""
     cosine, target = check_batch(cosine, target)
     angle, drop = adaface_margins(per_clip("norm", norm, target, cosine.dtype, math.inf), m, h)
-    return _margin_loss(cosine, target, scale, angle, drop)
+    return _cross_entropy(cosine, target, angle, scale, drop)
 
 
 def qlung(
@@ -102,13 +101,11 @@ def qlung(
         Of a linear layer, in place of s_a cos theta in the first term: the rows of Table 3 with a linear head.
     """
     cosine, target = check_batch(cosine, target)
-    if logits is None:
-        first = softmax(cosine, target, scale_cls)
-    elif logits.shape == cosine.shape:
-        first = F.cross_entropy(logits, target)
-    else:
+    check_scales(scale_cls=scale_cls)
+    logits = scale_cls * cosine if logits is None else logits
+    if logits.shape != cosine.shape:
         raise MarginError(f"logits must have the cosines' shape {tuple(cosine.shape)}, not {tuple(logits.shape)}")
-    return first + lam * _margin_loss(cosine, target, scale_margin, margin)
+    return F.cross_entropy(logits, target) + lam * _cross_entropy(cosine, target, margin, scale_margin)
 
 
 class QLungLoss(nn.Module):
@@ -162,10 +159,9 @@ class QLungLoss(nn.Module):
         return qlung(cosine, target, margin, logits, self.scale_cls, self.scale_margin, self.lam)
 
 
-def _margin_loss(cosine, target, scale: float, margin=0.0, cosine_margin=0.0) -> Tensor:
-    """Cross-entropy of `angular_margin_logits`."""
-    cosine, target = check_batch(cosine, target)
-    return F.cross_entropy(angular_margin_logits(cosine, target, margin, scale, cosine_margin), target)
+def _cross_entropy(cosine: Tensor, target: Tensor, margin, scale: float, cosine_margin=0.0) -> Tensor:
+    """Cross-entropy of `angular_margin_logits`, of a batch that was checked."""
+    return F.cross_entropy(shift_target(cosine, target, margin, scale, cosine_margin), target)
 
 
 def class_margin(counts: Tensor, target: float = 0.2) -> Tensor:
