@@ -19,7 +19,7 @@ import torch
 from pytorch_metric_learning.losses import ArcFaceLoss
 from torch.nn import functional as F
 
-from qlung.margins import AngularClassifier, QLungLoss, angular_margin_logits
+from qlung.margins import AngularClassifier, QLungLoss, arcface
 
 DIM = 768
 SIZES = [(b, c) for b in (8, 256, 4096) for c in (4, 1000)]
@@ -42,7 +42,7 @@ def contestants(batch: int, classes: int) -> dict:
         return F.cross_entropy(37.0 * cosine, target)
 
     losses = {
-        "arcface": lambda: F.cross_entropy(angular_margin_logits(head(features), target, 0.5, 37.0), target),
+        "arcface": lambda: arcface(head(features), target, margin=0.5, scale=37.0),
         "theirs": lambda: theirs(features, target),
         "qlung": lambda: qlung(head(features), target, aqs),
         "plain": plain,
@@ -75,7 +75,7 @@ def saved_bytes(function) -> int:
 
 
 def compare(batch: int, classes: int, budget_s: float) -> list[dict]:
-    """One row a pair: median ratio of times with quartiles, and both memories."""
+    """Per pair: median ratio of times with quartiles, and both memories."""
     runs = contestants(batch, classes)
     for function in runs.values():
         function()

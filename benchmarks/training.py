@@ -24,6 +24,7 @@ from qlung import audio, load_corpus, quality, training
 from qlung.audio import frontends
 from qlung.margins import Objective
 from qlung.training import Model
+from qlung.training.loop import Trainer
 
 EPOCHS, CLIPS = 3, 24  # clips of each class
 
@@ -63,7 +64,7 @@ def ours(config, corpus) -> tuple[list, list, float]:
         os.environ["QLUNG_RUNS"] = home
         run = training.fit(config, corpus, progress=lambda epoch, line: ticks.append(time.perf_counter()))
     seconds = np.diff(ticks).tolist()  # the first has the set-up in it, features among it
-    x = training.Trainer(config, corpus, {}, torch.device("cpu")).x
+    x = Trainer(config, corpus, {}, torch.device("cpu")).x
     started = time.perf_counter()
     for batch in torch.randperm(len(x)).split(config.batch_size):
         torch.from_numpy(x[batch.numpy()]).float()

@@ -22,7 +22,7 @@ MN04_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
 
 
 class SmallCNN(nn.Module):
-    """Four strided convolutions and a mean: 64-d, 61 k parameters, for the demo and as a third opinion."""
+    """Four strided convolutions and a mean: 64-d, 61 k parameters, for the demo and as a third encoder."""
 
     front_end = FrontEnd("ast", 16000)
     dim = 64
@@ -150,7 +150,7 @@ def _frozen_mn04() -> nn.Module:
 
 
 class Projector(nn.Module):
-    """Two layers on mn04's frozen embedding: seconds a run, for comparisons with many seeds."""
+    """Two layers on mn04's frozen embedding: seconds per run, for comparisons with many seeds."""
 
     dim = 128
     weights = f"{MN04_FILE}, frozen; projector random"
@@ -220,6 +220,11 @@ class CLAP(nn.Module):
         return self.network(features[:, None]).audio_embeds
 
 
+def weights_dir() -> Path:
+    """Where pretrained weights lie: ``$QLUNG_WEIGHTS``, else the cache."""
+    return Path(os.environ.get("QLUNG_WEIGHTS") or paths.cache_dir() / "weights").expanduser()
+
+
 def _from_hub(name: str, pretrained: bool) -> nn.Module:
     """AST or CLAP through transformers: safetensors from ``$QLUNG_WEIGHTS``/name or the hub, never a pickle."""
     try:
@@ -231,7 +236,7 @@ def _from_hub(name: str, pretrained: bool) -> nn.Module:
         model = wrap(kind(kind.config_class()))
         model.weights = "RANDOM: pretrained=False"
         return model
-    folder = Path(os.environ.get("QLUNG_WEIGHTS") or paths.cache_dir() / "weights") / name
+    folder = weights_dir() / name
     source = folder if folder.is_dir() else HUB[name]
     try:
         network, loaded = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)
@@ -249,14 +254,14 @@ def _from_hub(name: str, pretrained: bool) -> nn.Module:
 
 
 def mn04_weights() -> Path:
-    """Path of the AudioSet weights, checked by sha256: ``$QLUNG_WEIGHTS``, the cache, or a shared copy."""
-    named = Path(os.environ.get("QLUNG_WEIGHTS") or paths.cache_dir() / "weights")
-    beside = paths.ROOT.parent / "shared" / "weights"
-    for path in (named, named / MN04_FILE, beside / MN04_FILE):
+    """Path of the AudioSet weights, checked by sha256: ``$QLUNG_WEIGHTS`` (a folder or the file), else the cache."""
+    named = weights_dir()
+    for path in (named, named / MN04_FILE):
         if path.is_file():
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             accepted = path.with_name(f"{path.name}.accepted-sha256")  # `qlung data fetch weights --accept-sha256`
-            if digest != MN04_SHA256 and not (accepted.is_file() and accepted.read_text().strip() == digest):
+            expected = [MN04_SHA256] + ([accepted.read_text(encoding="utf-8").strip()] if accepted.is_file() else [])
+            if digest not in expected:
                 raise WeightsError(
                     f"'{path}' has sha256 {digest}, expected {MN04_SHA256}: delete it and fetch it again."
                 )
@@ -273,8 +278,8 @@ def build_backbone(name: str, pretrained: bool = True) -> nn.Module:
     ----------
     name : {"cnn", "mn04", "mn04_frozen", "ast", "clap"}
     pretrained : bool
-        Load the AudioSet (clap: LAION-Audio) weights. The cnn has none; mn04_frozen is nothing without them. False
-        gives random ones, and ``weights`` says so; a run writes that to its record.
+        Load the AudioSet (clap: LAION-Audio) weights. The cnn has none; mn04_frozen needs them. False gives random
+        ones, which ``weights`` names; a run writes that to its record.
 
     Raises
     ------

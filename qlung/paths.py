@@ -4,6 +4,8 @@ import os
 import threading
 from pathlib import Path
 
+import filelock
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 EXPERIMENTS = ROOT / "experiments.toml"
@@ -36,3 +38,17 @@ def write_atomically(path: Path, write) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
+
+
+def lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
+    """Exclusive lock between processes, for ``with``; the system releases it when its holder is killed.
+
+    Parameters
+    ----------
+    path : Path
+        The lock's own file; its folder is made.
+    timeout : float [s]
+        How long to wait before ``filelock.Timeout``: 0 not at all, -1 for ever.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return filelock.FileLock(path, timeout)

@@ -18,6 +18,8 @@ def own_folders(tmp_path_factory):
     """Tests never touch the user's cache or runs."""
     home = tmp_path_factory.mktemp("qlung")
     os.environ["QLUNG_CACHE"], os.environ["QLUNG_RUNS"] = str(home / "cache"), str(home / "runs")
+    if (weights := SHARED.parent / "weights").is_dir():
+        os.environ.setdefault("QLUNG_WEIGHTS", str(weights))
     return home
 
 

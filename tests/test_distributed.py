@@ -1,4 +1,4 @@
-"""Two processes under torchrun equal one process with the same batch."""
+"""Two processes under torchrun equal one process with the same batch, and exchange gradients once per step."""
 
 import dataclasses
 import json
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
 from qlung import load_corpus, training
 
@@ -23,7 +25,25 @@ def small_corpus(root: str):
 
 
 def main(root: str) -> None:
-    training.fit(CONFIG, small_corpus(root))
+    """What each process runs: train, and count how often gradients are exchanged."""
+    exchanges = []
+
+    class Counted(nn.parallel.DistributedDataParallel):
+        def __init__(self, *given, **settings):
+            super().__init__(*given, **settings)
+            self.register_comm_hook(None, count)
+
+    def count(state, bucket):
+        exchanges.append(bucket.index())
+        return default_hooks.allreduce_hook(None, bucket)
+
+    plain, nn.parallel.DistributedDataParallel = nn.parallel.DistributedDataParallel, Counted
+    try:
+        run = training.fit(CONFIG, small_corpus(root))
+    finally:
+        nn.parallel.DistributedDataParallel = plain
+    if torch.distributed.get_rank() == 0:
+        (run.folder / "exchanges.txt").write_text(str(exchanges.count(0)), encoding="utf-8")
 
 
 def test_two_processes_equal_one(synthetic_root, tmp_path, monkeypatch):
@@ -43,6 +63,7 @@ def test_two_processes_equal_one(synthetic_root, tmp_path, monkeypatch):
     (folder,) = (path.parent for path in tmp_path.glob("two/demo/*/*/run.json"))
     assert folder.name == one.folder.name
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
+    assert int((folder / "exchanges.txt").read_text(encoding="utf-8")) == 3 * 2  # epochs times steps, not parts
     two = training.runs.open_run(folder, CONFIG)
     np.testing.assert_allclose(two.history, one.history, rtol=2e-3)
     expected, before = load_file(one.folder / "model.safetensors"), network.state_dict()

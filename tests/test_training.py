@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from qlung import load_corpus, training
@@ -47,6 +47,7 @@ def train(corpora, tmp_path, monkeypatch):
         monkeypatch.setenv("QLUNG_RUNS", str(tmp_path / into))
         return training.fit(config, *corpora, **given)
 
+    run.corpora = corpora
     return run
 
 
@@ -67,7 +68,7 @@ def stop_after(epoch: int):
 LONG = dataclasses.replace(QUICK, epochs=8)
 
 
-def train_under_fire(root: str) -> None:
+def train_and_kill(root: str) -> None:
     """Fork a run and kill it at a random moment (every other time after an epoch), until one ends by itself."""
     corpus, chance, killed = load_corpus("icbhi", root), random.Random(0), 0
     corpora = few(corpus.select("train"), 10), {"test": few(corpus.select("test"), 6)}
@@ -87,13 +88,13 @@ def train_under_fire(root: str) -> None:
     print(killed)
 
 
-def test_killed_at_random_moments_gives_the_same_weights(train, synthetic_root, tmp_path):
+def test_a_run_killed_at_random_moments_gives_the_same_weights(train, synthetic_root, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the forked runs: sums depend on how many threads share them
     whole = train(LONG, "whole")
     torch.set_num_threads(threads)
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\nimport test_training as t\n"
-    job = [sys.executable, "-c", code + f"t.train_under_fire({str(synthetic_root)!r})"]
+    job = [sys.executable, "-c", code + f"t.train_and_kill({str(synthetic_root)!r})"]
     settings = {"OMP_NUM_THREADS": "1", "QLUNG_RUNS": str(tmp_path / "killed")}
     done = subprocess.run(job, env=os.environ | settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -104,7 +105,7 @@ def test_killed_at_random_moments_gives_the_same_weights(train, synthetic_root, 
     assert sorted(p.name for p in model.parent.iterdir()) == sorted(p.name for p in whole.folder.iterdir())
 
 
-@pytest.mark.parametrize("damage", ["nothing", "newest cut", "newest empty", "both cut"])
+@pytest.mark.parametrize("damage", ["nothing", "newest cut", "newest empty", "newest one bit", "both cut"])
 def test_resume_goes_back_to_a_sound_checkpoint(damage, train, tmp_path):
     whole = train(into="whole")
     with pytest.raises(KeyboardInterrupt):
@@ -112,14 +113,18 @@ def test_resume_goes_back_to_a_sound_checkpoint(damage, train, tmp_path):
     newest, previous = (next(tmp_path.glob(f"runs/demo/*/*/{name}")) for name in runs.CHECKPOINTS)
     if damage == "newest empty":
         newest.write_bytes(b"")
+    elif damage == "newest one bit":
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
     elif damage != "nothing":
         for path in (newest, previous)[: 2 if damage == "both cut" else 1]:
             path.write_bytes(path.read_bytes()[:-100])
-    said = []
-    again = train(progress=lambda epoch, line: said.append(line))
+    lines = []
+    again = train(progress=lambda epoch, line: lines.append(line))
     first = {"nothing": 3, "both cut": 1}.get(damage, 2)
-    assert f"epoch {first}/3" in next(line for line in said if " epoch " in line)
-    assert sum("is damaged" in line for line in said) == {"nothing": 0, "both cut": 2}.get(damage, 1)
+    assert f"epoch {first}/3" in next(line for line in lines if " epoch " in line)
+    assert sum("is damaged" in line for line in lines) == {"nothing": 0, "both cut": 2}.get(damage, 1)
     assert weights(again) == weights(whole)
 
 
@@ -132,7 +137,7 @@ def test_repeats_are_bit_identical(train):
     assert weights(train(dataclasses.replace(QUICK, seed=1), "other seed")) != weights(first)
 
 
-def test_history_tells_the_parts_of_the_loss(train):
+def test_history_has_the_parts_of_the_loss(train):
     history = train().history
     assert (history["loss"] > history["loss_cls"]).all()
     assert history["margin_rad"].between(0.05, 0.6).all()
@@ -143,13 +148,13 @@ def test_history_tells_the_parts_of_the_loss(train):
 
 
 def test_validation_patients_are_held_out_and_choose_the_epoch(train, corpora, monkeypatch):
-    judged = []
-    monkeypatch.setattr(loop, "icbhi_score", lambda y, p: judged.append(y) or icbhi_score(y, p))
+    labels = []
+    monkeypatch.setattr(loop, "icbhi_score", lambda y, p: labels.append(y) or icbhi_score(y, p))
     run = train(dataclasses.replace(QUICK, checkpoint="val"))
     record = json.loads((run.folder / "run.json").read_text())
-    assert sum(record["train_counts"]) + len(judged[0]) == len(corpora[0].events)
+    assert sum(record["train_counts"]) + len(labels[0]) == len(corpora[0].events)
     assert run.history["score"].idxmax() + 1 == record["chosen"]["epoch"]
-    job = training.Trainer(run.config, *corpora, torch.device("cpu"))
+    job = loop.Trainer(run.config, *corpora, torch.device("cpu"))
     patients = corpora[0].events["recording_id"].map(corpora[0].recordings.set_index("recording_id")["patient_id"])
     inside = patients.isin(patients[job.rows.numpy()])
     assert inside.sum() == len(job.rows) < len(patients)
@@ -159,10 +164,10 @@ def test_validation_patients_are_held_out_and_choose_the_epoch(train, corpora, m
 
 
 def test_best_on_test_is_never_an_accident(train, corpora):
-    said = []
+    lines = []
     config = dataclasses.replace(QUICK, checkpoint="best_on_test")
-    run = train(config, progress=lambda epoch, line: said.append(line))
-    assert "chosen by the TEST labels" in said[0]
+    run = train(config, progress=lambda epoch, line: lines.append(line))
+    assert "chosen by the TEST labels" in lines[0]
     table = run.predictions()
     assert icbhi_score(table["label"], table["predicted"]).score == pytest.approx(run.history["score"].max())
     with pytest.raises(ConfigError, match="needs a test corpus"):
@@ -210,10 +215,11 @@ def test_a_row_of_table_3_is_its_margin_and_its_head(flat, train):
 
 
 def test_ma_update_halves_every_step(flat, corpora):
-    """The family's way, written out: after a step, weights are averaged with those before it."""
+    """The family's method, written out: after a step, weights are averaged with those before it."""
 
     def one(ma_update, average):
-        job = training.Trainer(dataclasses.replace(QUICK, ma_update=ma_update), *corpora, torch.device("cpu"))
+        torch.manual_seed(0)
+        job = loop.Trainer(dataclasses.replace(QUICK, ma_update=ma_update), *corpora, torch.device("cpu"))
         for _ in range(3):
             before = [p.detach().clone() for p in job.model.parameters()]
             job.optimiser.zero_grad()
@@ -228,7 +234,7 @@ def test_ma_update_halves_every_step(flat, corpora):
     torch.testing.assert_close(one(0.5, 0.0), one(0.0, 0.5), atol=1e-6, rtol=1e-5)
 
 
-def test_bfloat16_trains_and_says_so(train):
+def test_bfloat16_trains_and_is_recorded(train):
     run = train(dataclasses.replace(QUICK, precision="bf16"))
     assert json.loads((run.folder / "run.json").read_text())["config"]["precision"] == "bf16"
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
@@ -240,7 +246,7 @@ def test_bfloat16_trains_and_says_so(train):
 
 @pytest.mark.parametrize("method", ["ce", "qlung"])
 def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
-    job = training.Trainer(dataclasses.replace(QUICK, method=method), *corpora, torch.device("cpu"))
+    job = loop.Trainer(dataclasses.replace(QUICK, method=method), *corpora, torch.device("cpu"))
     with torch.autocast("cpu", torch.bfloat16):
         logits, cosine, norm = job.model(torch.from_numpy(job.x[:4].astype(np.float32)))
     assert logits.dtype == cosine.dtype == norm.dtype == torch.float32
@@ -251,13 +257,61 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [({"checkpoint": "best"}, "unknown checkpoint 'best': choose from last, val, best_on_test"),
-     ({"precision": "half"}, "unknown precision"), ({"accumulate": 0}, "must be positive"),
-     ({"ma_update": 1.0}, "ma_update"), ({"lr": float("nan")}, "must be positive"),
-     ({"head": "cosine"}, "unknown head"), ({"head": "linear", "method": "arcface"}, "'arcface' has its own head")],
+     ({"method": "qlungg"}, "unknown method 'qlungg': choose from ce, .*Did you mean 'qlung'?"),
+     ({"backbone": "mn40"}, "unknown backbone 'mn40': .*Did you mean 'mn04'"),
+     ({"quality": "aks"}, "unknown quality 'aks': choose from aqs, "), ({"normalise": "ranks"}, "unknown normalise"),
+     ({"precision": "half"}, "unknown precision"), ({"head": "cos"}, "unknown head 'cos': choose from '', linear"),
+     ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*Did you mean 'gamma'?"),
+     ({"augment": "false"}, r"augment should be bool, it is 'false' \(str\)"),
+     ({"epochs": 2.5}, r"epochs should be int, it is 2.5 \(float\)"), ({"seed": True}, "seed should be int"),
+     ({"lr": "1e-3"}, "lr should be float"), ({"lr": float("nan")}, "lr should be a finite number, it is nan"),
+     ({"lr": 0}, "lr should be greater than 0, it is 0"), ({"epochs": 0}, "epochs should be greater than or equal to"),
+     ({"accumulate": 0}, "accumulate should be greater"), ({"batch_size": -8}, "batch_size should be greater"),
+     ({"seed": -1}, "seed should be greater"), ({"ma_update": 1.0}, "ma_update should be less than 1, it is 1.0"),
+     ({"scale_cls": 0.0}, "scale_cls should be greater"), ({"scale_margin": -1}, "scale_margin should be greater"),
+     ({"weight_decay": -1e-6}, "weight_decay should be greater than or equal to 0"),
+     ({"gamma": 1.2}, "gamma should be less than or equal to 1"), ({"gamma": -0.1}, "gamma should be greater"),
+     ({"lam": -1}, "lam should be greater"), ({"kappa": float("inf")}, "kappa should be a finite number"),
+     ({"fixed_margin": 11.5}, "fixed_margin should be less than or equal to 3.14"),
+     ({"head": "linear", "method": "arcface"}, "'arcface' has its own head")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):
         Config(**setting)
+    with pytest.raises(ConfigError, match=message):
+        dataclasses.replace(Config(), **setting)
+
+
+def test_a_configuration_is_frozen_and_a_whole_number_is_a_float():
+    assert Config(lr=1) == Config(lr=1.0)
+    assert isinstance(Config(lr=1).lr, float)
+    assert vars(Config()) == dataclasses.asdict(Config())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 1
+
+
+def test_a_run_leaves_the_process_as_it_was(train, monkeypatch):
+    """Threads, determinism, environment and random numbers, after a run that ends and after one that is stopped."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    train(dataclasses.replace(QUICK, epochs=1), "first")  # what accelerate sets up once per process is set up
+
+    def process():
+        environment = {name: value for name, value in os.environ.items() if name != "QLUNG_RUNS"}
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        deterministic = torch.are_deterministic_algorithms_enabled(), warn_only
+        return environment, deterministic, torch.get_num_threads(), torch.get_rng_state().tolist()
+
+    torch.manual_seed(123)
+    before, inside = process(), []
+    train(dataclasses.replace(QUICK, epochs=1), "second", progress=lambda epoch, line: inside.append(process()))
+    assert process() == before
+    assert inside[0][1] == (True, True)
+    assert inside[0][0]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    with pytest.raises(KeyboardInterrupt):
+        train(into="third", progress=stop_after(1))
+    assert process() == before
+    loop.Trainer(QUICK, *train.corpora, torch.device("cpu"))
+    assert process()[:3] == before[:3]
 
 
 @pytest.fixture
@@ -290,23 +344,32 @@ def test_an_exploding_rate_is_stopped_early(train):
 
 
 def test_a_full_disk_is_answered_and_survived(train, earlier, monkeypatch):
-    save_file, room = runs.safetensors.torch.save_file, [1]
+    save, room = torch.save, [1]
 
-    def full(tensors, path, *given):
+    def full(state, file):
         if not room:
-            Path(path).write_bytes(b"as far as it went")
+            file.write(b"as far as it went")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         room.pop()
-        save_file(tensors, path, *given)
+        save(state, file)
 
-    monkeypatch.setattr(runs.safetensors.torch, "save_file", full)
+    monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TrainingError, match=r"cannot write the run to .*: No space left on device.*QLUNG_RUNS"):
         train()
-    monkeypatch.setattr(runs.safetensors.torch, "save_file", save_file)
-    said = []
-    run = train(progress=lambda epoch, line: said.append(epoch))
-    assert said == [2, 3]
+    monkeypatch.setattr(torch, "save", save)
+    epochs = []
+    run = train(progress=lambda epoch, line: epochs.append(epoch))
+    assert epochs == [2, 3]
     assert weights(run) == weights(train(into="whole"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full device cannot be imitated here")
+def test_a_full_device_is_named_for_what_it_is(tmp_path, monkeypatch):
+    """torch.save itself would complain of an unexpected position in its own file."""
+    monkeypatch.setattr(runs.paths, "write_atomically", lambda path, write: write(Path("/dev/full")))
+    for numbers in (10, 10**6):
+        with pytest.raises(TrainingError, match="No space left on device"):
+            runs.save_checkpoint(tmp_path, {"model": {"x": torch.zeros(numbers)}})
 
 
 def test_an_unwritable_folder_is_named(train, tmp_path):
@@ -319,10 +382,9 @@ def test_a_checkpoint_with_other_classes_is_refused(train, earlier, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(progress=stop_after(1))
     path = next(tmp_path.glob(f"runs/demo/*/*/{runs.CHECKPOINTS[0]}"))
-    with runs.safetensors.safe_open(path, "pt") as file:
-        tensors, metadata = {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()
-    tensors["model.classifier.prototypes"] = torch.zeros(5, 64)
-    save_file(tensors, path, metadata)
+    state = torch.load(path, weights_only=True)
+    state["model"]["classifier.prototypes"] = torch.zeros(5, 64)
+    torch.save(state, path)
     with pytest.raises(TrainingError, match=r"is of another model: (.|\n)*prototypes(.|\n)*Delete that file"):
         train()
 

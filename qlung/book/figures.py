@@ -7,15 +7,11 @@ import pandas as pd
 
 from .. import paths
 from ..corpora import CLASSES
+from ..margins import METHODS
 
 # Okabe & Ito's colour-blind safe palette; a class has the same colour in every figure.
 CLASS_COLOURS = dict(zip(CLASSES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
-METHOD_NAMES = {
-    "ce": "CE", "ce_weighted": "weighted CE", "angular": "angular classifier", "fixed": "+ fixed margin",
-    "quality": "+ quality margin", "class": "+ class margin", "qlung": "QLung",
-    "arcface": "ArcFace", "cosface": "CosFace", "ldam": "LDAM", "logit_adjustment": "logit adjustment",
-    "magface": "MagFace", "adaface": "AdaFace",
-}  # fmt: skip
+METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
 GREY = "#666666"
 
 STYLE = {

@@ -1,4 +1,8 @@
-"""The margins of QLung and of the published losses, and the QLung loss made from them."""
+"""The losses of the study, QLung's and the published ones, as functions of cosines; and the margins they pass.
+
+Every loss is the mean over the batch, a scalar Tensor with a gradient. ``cosine`` is a Tensor [B, C] in [-1, 1];
+``target`` holds B class indices. Computed in float32 at least. MarginError if an argument is out of range.
+"""
 
 import math
 
@@ -7,19 +11,157 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import MarginError
-from .logits import _check_shapes, _shift_target, _wide, _within
+from .logits import check_batch, check_scales, per_clip, shift_target
 
 
-def weighted_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy, each clip counting with its ``weight`` [shape=(B,), >= 0] where given."""
-    if weight is None:
-        return F.cross_entropy(logits, target)
-    if weight.shape != target.shape:
-        raise MarginError(f"weight must hold one value per clip, {tuple(target.shape)}, not {tuple(weight.shape)}")
-    total = weight.sum()
-    if not torch.compiler.is_compiling() and not (_within(weight, 0.0, math.inf) and 0 < total.item() < math.inf):
-        raise MarginError("weights must be >= 0 with a positive, finite sum; drop the batch if no clip counts")
-    return (F.cross_entropy(logits, target, reduction="none") * weight).sum() / total
+def softmax(cosine: Tensor, target: Tensor, scale: float = 37.0) -> Tensor:
+    """Normalised softmax: L = CE(s cos theta), no margin (NormFace, arXiv 1704.06369)."""
+    cosine, target = check_batch(cosine, target)
+    check_scales(scale=scale)
+    return F.cross_entropy(scale * cosine, target)
+
+
+def arcface(cosine: Tensor, target: Tensor, margin: float = 0.5, scale: float = 37.0) -> Tensor:
+    """ArcFace: the target's logit is s cos(theta_y + m), m [rad] (arXiv 1801.07698).
+
+    Examples
+    --------
+    >>> arcface(torch.tensor([[0.9, 0.1], [0.2, 0.4]]), torch.tensor([0, 1]), scale=10.0)
+    tensor(1.4731)
+    """
+    return _cross_entropy(*check_batch(cosine, target), margin, scale)
+
+
+def cosface(cosine: Tensor, target: Tensor, margin: float = 0.35, scale: float = 37.0) -> Tensor:
+    """CosFace: the target's logit is s (cos theta_y - m), m in units of the cosine (arXiv 1801.09414)."""
+    return _cross_entropy(*check_batch(cosine, target), 0.0, scale, margin)
+
+
+def ldam(cosine: Tensor, target: Tensor, counts, largest: float = 0.5, scale: float = 37.0) -> Tensor:
+    """LDAM: the target's logit is s (cos theta_y - `root_margin`(counts)[y]) (arXiv 1906.07413).
+
+    ``counts`` are the training clips per class [shape=(C,)]; the rarest class gets the margin ``largest``.
+    """
+    cosine, target = check_batch(cosine, target, len(counts))
+    return _cross_entropy(cosine, target, 0.0, scale, root_margin(counts, largest).to(cosine.device)[target])
+
+
+def logit_adjustment(cosine: Tensor, target: Tensor, counts, tau: float = 1.0, scale: float = 37.0) -> Tensor:
+    """Logit adjustment: L = CE(s cos theta + `log_prior`(counts, tau)) (arXiv 2007.07314).
+
+    ``counts`` are the training clips per class [shape=(C,)].
+    """
+    cosine, target = check_batch(cosine, target, len(counts))
+    return F.cross_entropy(shift_target(cosine, target, 0.0, scale) + log_prior(counts, tau).to(cosine), target)
+
+
+def magface(
+    cosine: Tensor, target: Tensor, norm: Tensor, scale: float = 37.0, norms=(10.0, 110.0), margins=(0.45, 0.8),
+    penalty: float = 35.0,
+) -> Tensor:  # fmt: skip
+    """MagFace: ArcFace with `magface_margin`(norm) + penalty * mean `magface_penalty`(norm) (arXiv 2103.06627).
+
+    Parameters
+    ----------
+    norm : Tensor [shape=(B,)]
+        Lengths of the features, with their gradient: the penalty lengthens them.
+    norms : (float, float)
+        Lengths between which the margin rises. They fit embeddings of the length that face recognition has.
+    margins : (float, float) [rad]
+        Least and largest margin.
+    penalty : float
+        Weight of the regulariser, lambda_g.
+    """
+    cosine, target = check_batch(cosine, target)
+    norm = per_clip("norm", norm, target, cosine.dtype, math.inf)
+    loss = _cross_entropy(cosine, target, magface_margin(norm, norms, margins), scale)
+    return loss + penalty * magface_penalty(norm, norms).mean()
+
+
+def adaface(
+    cosine: Tensor, target: Tensor, norm: Tensor, m: float = 0.4, h: float = 0.333, scale: float = 37.0
+) -> Tensor:
+    """AdaFace: angle and cosine margin from the feature's length ``norm`` [shape=(B,)], `adaface_margins`."""
+    cosine, target = check_batch(cosine, target)
+    angle, drop = adaface_margins(per_clip("norm", norm, target, cosine.dtype, math.inf), m, h)
+    return _cross_entropy(cosine, target, angle, scale, drop)
+
+
+def qlung(
+    cosine: Tensor, target: Tensor, margin: Tensor | float, logits: Tensor | None = None, scale_cls: float = 37.0,
+    scale_margin: float = 15.0, lam: float = 0.4,
+) -> Tensor:  # fmt: skip
+    """The paper's two terms for a given margin: L = CE(s_a cos theta) + lam CE(s_d cos(theta_y + margin)).
+
+    Parameters
+    ----------
+    margin : Tensor [shape=(B,), rad] or float
+        `QLungLoss.margin` for QLung; one number for the "fixed margin" of Table 3.
+    logits : Tensor [shape=(B, C)], optional
+        Of a linear layer, in place of s_a cos theta in the first term: the rows of Table 3 with a linear head.
+    """
+    cosine, target = check_batch(cosine, target)
+    check_scales(scale_cls=scale_cls)
+    logits = scale_cls * cosine if logits is None else logits
+    if logits.shape != cosine.shape:
+        raise MarginError(f"logits must have the cosines' shape {tuple(cosine.shape)}, not {tuple(logits.shape)}")
+    return F.cross_entropy(logits, target) + lam * _cross_entropy(cosine, target, margin, scale_margin)
+
+
+class QLungLoss(nn.Module):
+    """The paper's loss: L = CE(s_a cos) + lam * CE(s_d cos(theta_y + m_d)), m_d = gamma * m_q + (1 - gamma) * m_c.
+
+    m_q = kappa * AQS rises with the clip's quality; m_c = `class_margin` is larger for a rare class.
+
+    Parameters
+    ----------
+    counts : Tensor, array or list [shape=(C,)]
+        Training clips per class.
+    scale_cls, scale_margin, lam, gamma, kappa, target : float
+        s_a, s_d, lambda, gamma, kappa and m_target [rad] of the paper.
+
+    Notes
+    -----
+    ``forward(cosine[B, C], target[B], aqs[B], logits[B, C] = None)`` gives a scalar. ``aqs`` in [0, 1] is an array as
+    `QualityScorer.score` gives it, a tensor, a list, or one number for all clips. A clip without a quality must
+    already carry the neutral one (``QualityScorer.score`` does that). ``logits``: see `qlung`. MarginError if a
+    parameter is out of range, or the rarest class's margin could pass pi.
+
+    Examples
+    --------
+    >>> loss = QLungLoss(counts=[2063, 1215, 501, 363])
+    >>> loss(torch.tensor([[0.9, 0.1, 0.0, -0.2]]), [0], aqs=0.5)
+    tensor(1.1635e-05)
+    """
+
+    def __init__(self, counts, scale_cls=37.0, scale_margin=15.0, lam=0.4, gamma=0.5, kappa=0.5, target=0.2):
+        super().__init__()
+        check_scales(scale_cls=scale_cls, scale_margin=scale_margin)
+        if not (0 <= gamma <= 1 and 0 <= lam < math.inf and 0 <= kappa < math.inf and 0 <= target < math.inf):
+            raise MarginError(
+                f"QLungLoss wants 0 <= gamma <= 1, and lam, kappa, target >= 0: {gamma=}, {lam=}, {kappa=}, {target=}"
+            )
+        self.scale_cls, self.scale_margin, self.lam, self.gamma, self.kappa = scale_cls, scale_margin, lam, gamma, kappa
+        self.register_buffer("class_margin", class_margin(counts, target))
+        largest = gamma * kappa + (1 - gamma) * float(self.class_margin.max())
+        if largest > math.pi:
+            raise MarginError(f"the rarest class would get a margin of {largest:.2f} rad, over pi: lower target")
+
+    def margin(self, target: Tensor, aqs) -> Tensor:
+        """m_d of each clip [shape=(B,), rad]."""
+        aqs = per_clip("aqs", aqs, target, self.class_margin.dtype, 1.0, hint="(QualityScorer.score gives such values)")
+        by_class = self.class_margin.to(target.device)[target]
+        return torch.add((1 - self.gamma) * by_class, aqs, alpha=self.gamma * self.kappa)
+
+    def forward(self, cosine: Tensor, target: Tensor, aqs, logits: Tensor | None = None) -> Tensor:
+        cosine, target = check_batch(cosine, target, len(self.class_margin))
+        margin = self.margin(target, aqs)
+        return qlung(cosine, target, margin, logits, self.scale_cls, self.scale_margin, self.lam)
+
+
+def _cross_entropy(cosine: Tensor, target: Tensor, margin, scale: float, cosine_margin=0.0) -> Tensor:
+    """Cross-entropy of `angular_margin_logits`, of a batch that was checked."""
+    return F.cross_entropy(shift_target(cosine, target, margin, scale, cosine_margin), target)
 
 
 def class_margin(counts: Tensor, target: float = 0.2) -> Tensor:
@@ -95,52 +237,6 @@ def adaface_margins(norm: Tensor, m: float = 0.4, h: float = 0.333) -> tuple[Ten
     norm = norm.detach()
     z = ((norm - norm.mean()) / (norm.std(correction=0) + 1e-3) * h).clamp(-1, 1)
     return -m * z, m + m * z
-
-
-class QLungLoss(nn.Module):
-    """The paper's loss: L = CE(s_a cos) + lam * CE(s_d cos(theta_y + m_d)), m_d = gamma * m_q + (1 - gamma) * m_c.
-
-    Parameters
-    ----------
-    counts : Tensor [shape=(C,)]
-        Training clips per class.
-    scale_cls, scale_margin, lam, gamma, kappa, target : float
-        s_a, s_d, lambda, gamma, kappa and m_target [rad] of the paper.
-
-    Notes
-    -----
-    ``forward(cosine[B, C], target[B], aqs[B], weight[B] = None)`` gives a scalar; aqs in [0, 1]. A clip without a
-    quality must already carry the neutral one (``QualityScorer.score`` does that). MarginError if a parameter is out
-    of range, or the rarest class's margin could pass pi.
-    """
-
-    def __init__(self, counts, scale_cls=37.0, scale_margin=15.0, lam=0.4, gamma=0.5, kappa=0.5, target=0.2):
-        super().__init__()
-        if not (0 <= gamma <= 1 and 0 <= lam < math.inf and 0 <= kappa < math.inf and 0 <= target < math.inf):
-            raise MarginError(
-                f"QLungLoss wants 0 <= gamma <= 1, and lam, kappa, target >= 0: {gamma=}, {lam=}, {kappa=}, {target=}"
-            )
-        self.scale_cls, self.scale_margin, self.lam, self.gamma, self.kappa = scale_cls, scale_margin, lam, gamma, kappa
-        self.register_buffer("class_margin", class_margin(counts, target))
-        largest = gamma * kappa + (1 - gamma) * float(self.class_margin.max())
-        if largest > math.pi:
-            raise MarginError(f"the rarest class would get a margin of {largest:.2f} rad, over pi: lower target")
-
-    def margin(self, target: Tensor, aqs: Tensor) -> Tensor:
-        """m_d of each clip [shape=(B,), rad]."""
-        if aqs.shape != target.shape:
-            raise MarginError(f"aqs must hold one value per clip, {tuple(target.shape)}, not {tuple(aqs.shape)}")
-        if not torch.compiler.is_compiling() and not _within(aqs, 0.0, 1.0):
-            raise MarginError("aqs must lie in [0, 1] and be finite; QualityScorer.score gives such values")
-        return torch.add((1 - self.gamma) * self.class_margin[target], aqs, alpha=self.gamma * self.kappa)
-
-    def forward(self, cosine: Tensor, target: Tensor, aqs: Tensor, weight: Tensor | None = None) -> Tensor:
-        _check_shapes(cosine, target, self.scale_cls)
-        cosine = _wide(cosine)
-        margin = self.margin(target, aqs)[:, None]  # within [0, pi]: the constructor saw to it
-        shifted = _shift_target(cosine, target, margin, self.scale_margin)
-        plain = weighted_cross_entropy(self.scale_cls * cosine, target, weight)
-        return plain + self.lam * weighted_cross_entropy(shifted, target, weight)
 
 
 def _log_frequency(counts) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train one configuration: what it is, and the loop."""
+"""Train one configuration: the loop, and what a run keeps between its steps."""
 
 import contextlib
 import dataclasses
@@ -11,12 +11,12 @@ import accelerate
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import nn
 from torch.nn import functional as F
 
 from ..audio import frontends
 from ..corpora import CLASSES
+from ..corpora.splits import grouped_folds
 from ..errors import ConfigError, TrainingError
 from ..evaluation import icbhi_score
 from ..margins import Objective
@@ -27,23 +27,23 @@ from .model import Model, outputs, predict
 from .runs import Run, run_folder
 
 DIVERGED = 1e4  # far above any loss on cosines (about 2 * 37), and above any a linear head recovers from
+HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
-    """What a run needs before its first step, and what a checkpoint keeps of it."""
+    """Model, loss, optimiser and training clips of a run; `state` is what its checkpoints keep."""
 
     def __init__(self, config: Config, corpus, tests: dict, device, world: int = 1):
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.manual_seed(config.seed)
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.device, self.generator = device, torch.Generator().manual_seed(config.seed)
         model = Model(config).to(device, memory_format=torch.channels_last)
         several_gpus = world > 1 and device.type == "cuda"
         self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if several_gpus else model
+        front_end = model.encoder.front_end
         with torch.random.fork_rng(devices=[]):  # a front end that builds a network must not move the seed
-            self._prepare(config, corpus, tests, model.encoder.front_end)
+            self._load_clips(config, corpus, tests, front_end)
+        self.masks = frontends.MASKS.get(front_end.recipe) if config.augment else None
         self.objective = Objective(config, self.counts).to(device)
-        weights = self.objective.weights
+        weights = self.objective.class_weights
         self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
         lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.rows) / config.batch_size)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=config.weight_decay)
@@ -51,18 +51,16 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.history, self.chosen, self.best, self.seconds = [], {}, {}, 0.0
 
-    def _prepare(self, config: Config, corpus, tests: dict, front_end) -> None:
-        """Features, targets and weights of the corpus, the rows to train on, and what an epoch is chosen by."""
+    def _load_clips(self, config: Config, corpus, tests: dict, front_end) -> None:
+        """Features, labels and quality; the rows to train on; the validation set that an epoch is chosen by."""
         self.x, self.target = frontends.extract(corpus, front_end), torch.tensor(corpus.events["label"].to_numpy())
-        rows, self.judged = np.arange(len(self.x)), None
+        rows, self.validation = np.arange(len(self.x)), None
         if config.checkpoint == "val":
-            patients = corpus.recordings.set_index("recording_id")["patient_id"]
-            folds = StratifiedGroupKFold(5, shuffle=True, random_state=config.seed)
-            rows, held = next(folds.split(rows, self.target, corpus.events["recording_id"].map(patients)))
-            self.judged = (self.x[held], self.target[held].numpy())
+            held_out = (grouped_folds(corpus, 5, config.seed)[0].events["split"] == "test").to_numpy()
+            rows, self.validation = rows[~held_out], (self.x[held_out], self.target[held_out].numpy())
         elif config.checkpoint == "best_on_test":
             test = next(iter(tests.values()))
-            self.judged = (frontends.extract(test, front_end), test.events["label"].to_numpy())
+            self.validation = (frontends.extract(test, front_end), test.events["label"].to_numpy())
         values, self.quality = sources.training_quality(
             corpus, config.quality, config.alpha, config.beta, config.normalise, config.seed, rows
         )
@@ -70,27 +68,68 @@ class Trainer:
         self.aqs[rows] = torch.tensor(values, dtype=torch.float32)
         self.counts = self.target[self.rows].bincount(minlength=4).tolist()
 
-    def save(self, folder) -> None:
-        told = {name: getattr(self, name) for name in ("history", "chosen", "seconds")}
-        told |= {"schedule": self.schedule.state_dict(), "scaler": self.scaler.state_dict()}
-        runs.save_checkpoint(folder, self.model, self.optimiser, self.generator, self.best, told)
+    def batches(self, size: int):
+        """Rows of an epoch's batches, in a new random order."""
+        return self.rows[torch.randperm(len(self.rows), generator=self.generator)].split(size)
 
-    def load(self, folder, progress) -> None:
-        """Go on from the newest sound checkpoint, if there is one."""
-        best, told = runs.load_checkpoint(folder, self.model, self.optimiser, self.generator, progress)
-        if told:
-            self.best, self.history, self.chosen = best, told["history"], told["chosen"]
-            self.seconds = told["seconds"]
-            self.schedule.load_state_dict(told["schedule"])
-            self.scaler.load_state_dict(told["scaler"])
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Features of a batch on the device, with SpecAugment's masks where the configuration wants them."""
+        x = torch.from_numpy(self.x[batch.numpy()]).to(self.device).float()  # half the bytes to the device
+        return frontends.spec_augment(x, self.generator, self.masks) if self.masks else x
 
-    def judge(self) -> None:
-        """Score the epoch as the checkpoint rule says, and keep its weights if it is the best so far."""
-        score = icbhi_score(self.judged[1], outputs(self.model, self.judged[0])[0].argmax(1)).score
+    def update_best(self) -> None:
+        """Score the epoch on the validation set, if there is one, and keep its weights if it is the best so far."""
+        if self.validation is None:
+            return
+        features, labels = self.validation
+        score = float(icbhi_score(labels, outputs(self.model, features)[0].argmax(1)).score)
         self.history[-1]["score"] = score
         if score > self.chosen.get("score", -1):
             self.chosen = {"epoch": self.history[-1]["epoch"], "score": score}
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def state(self) -> dict:
+        """Everything that a killed run needs to go on bit for bit, random numbers among it."""
+        state = {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule", "scaler")}
+        state |= {name: getattr(self, name) for name in ("history", "chosen", "best", "seconds")}
+        state |= {"generator": self.generator.get_state(), "rng": torch.get_rng_state()}
+        return state | ({"cuda_rng": torch.cuda.get_rng_state()} if self.device.type == "cuda" else {})
+
+    def resume(self, folder, progress) -> None:
+        """Go on from the newest sound checkpoint, if there is one."""
+        path, state = runs.load_checkpoint(folder, progress)
+        if not state:
+            return
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise TrainingError(f"'{path}' is of another model: {error}. Delete that file to start over.") from error
+        for name in ("optimiser", "schedule", "scaler"):
+            getattr(self, name).load_state_dict(state[name])
+        for name in ("history", "chosen", "best", "seconds"):
+            setattr(self, name, state[name])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["rng"])
+        if "cuda_rng" in state and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"])
+
+
+@contextlib.contextmanager
+def reproducible(seed: int):
+    """Seeded random numbers and deterministic algorithms inside; the process is as before afterwards."""
+    name, devices = "CUBLAS_WORKSPACE_CONFIG", [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    workspace = os.environ.get(name)
+    with torch.random.fork_rng(devices):
+        os.environ.setdefault(name, ":4096:8")  # else cuBLAS is not deterministic
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            if workspace is None:
+                del os.environ[name]
 
 
 def fit(
@@ -131,86 +170,103 @@ def fit(
     with runs.run_lock(folder) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()  # nobody reads a checkpoint before the lock is held
         if not runs.is_finished(folder):
-            _train(config, corpus, tests, folder, state, progress)
+            with reproducible(config.seed):
+                _train(config, corpus, tests, folder, state, progress)
         state.wait_for_everyone()
     return runs.open_run(folder, config)
 
 
 def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None:
-    """The loop. Accelerate says which device and which of how many processes this is; the rest is plain PyTorch."""
+    """The loop. Accelerate names the device and which of how many processes this is; the rest is plain PyTorch."""
     started, device, rank, world = time.perf_counter(), state.device, state.process_index, state.num_processes
     with state.main_process_first():  # the others find its cache
         run = Trainer(config, corpus, tests, device, world)
     if not config.pretrained:
         progress(0, f"{config.name}: weights {run.model.encoder.weights}")
-    run.load(folder, lambda line: progress(0, line))
-    model, optimiser = run.model, run.optimiser
-    masks = frontends.MASKS.get(model.encoder.front_end.recipe) if config.augment else None
-    half = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    net = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True) if world > 1 else model
-    net = torch.compile(net) if config.compile else net
+    run.resume(folder, lambda line: progress(0, line))
+    replica = nn.parallel.DistributedDataParallel(run.model, find_unused_parameters=True) if world > 1 else run.model
+    net, half = torch.compile(replica) if config.compile else replica, HALF[config.precision]
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         if rank:  # its own dropout, the same after a resume; the first process has its state in the checkpoint
             torch.manual_seed(config.seed + 1000 * epoch + rank)
         net.train()
-        table = []
-        for batch in run.rows[torch.randperm(len(run.rows), generator=run.generator)].split(config.batch_size):
-            inputs = torch.from_numpy(run.x[batch.numpy()]).to(device).float()  # half the bytes to the device
-            inputs = frontends.spec_augment(inputs, run.generator, masks) if masks else inputs
-            optimiser.zero_grad()
-            seen = 0
-            for first in range(rank, world * config.accumulate, world):
-                part = torch.arange(len(batch))[first :: world * config.accumulate]
-                real, part = len(part) > 0, part if len(part) else torch.tensor([0])  # DDP wants every process to step
-                clips = batch[part]
-                share = (real * run.weight[clips].sum() / run.weight[batch].sum()).to(device)  # 1 for a whole batch
-                y, aqs = run.target[clips].to(device), run.aqs[clips].to(device)
-                with torch.autocast(device.type, half, enabled=half is not None):
-                    logits, cosine, size = net(inputs[part])
-                loss, plain, margin = run.objective(logits, cosine, size, y, aqs)
-                run.scaler.scale(world * share * loss).backward()  # DDP takes the mean over processes
-                seen = seen + _measures(share * loss, share * plain, margin, logits, cosine, y, real, len(batch))
-            run.scaler.unscale_(optimiser)
-            norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-            if not seen[0] < DIVERGED or not (norm.isfinite() or run.scaler.is_enabled()):  # NaN compares false
+        steps = []
+        for batch in run.batches(config.batch_size):
+            features, sums = run.features(batch), []
+            run.optimiser.zero_grad()
+            for part, share, is_last in micro_batches(run.weight[batch], rank, world, config.accumulate):
+                clips, share = batch[part], share.to(device)
+                target, aqs = run.target[clips].to(device), run.aqs[clips].to(device)
+                exchange = world == 1 or is_last  # processes exchange gradients once per step, not once per part
+                with contextlib.nullcontext() if exchange else replica.no_sync():
+                    with torch.autocast(device.type, half, enabled=half is not None):
+                        logits, cosine, norm = net(features[part])
+                    loss, loss_cls, margin = run.objective(logits, cosine, norm, target, aqs)
+                    run.scaler.scale(world * share * loss).backward()  # DDP takes the mean over processes
+                sums.append(_part_sums(share, len(batch), loss, loss_cls, margin, logits, cosine, target))
+            step = {name: sum(part[name] for part in sums) for name in sums[0]}
+            run.scaler.unscale_(run.optimiser)
+            norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
+            if not step["loss"] < DIVERGED or not (norm.isfinite() or run.scaler.is_enabled()):  # NaN compares false
                 raise TrainingError(
-                    f"{config.name} diverged in epoch {epoch}, step {len(table) + 1}: loss {seen[0].item():.3g}, "
+                    f"{config.name} diverged in epoch {epoch}, step {len(steps) + 1}: loss {step['loss'].item():.3g}, "
                     f"gradient norm {norm.item():.3g}. Lower lr ({config.lr}). Finished runs are untouched."
                 )
-            run.scaler.step(optimiser)
+            run.scaler.step(run.optimiser)
             run.scaler.update()
             run.schedule.step()
-            table.append(torch.cat([seen, norm[None] / world]))
-        run.history.append({"epoch": epoch, **_summary(table, world), "lr": run.schedule.get_last_lr()[0]})
+            steps.append(step | {"grad_norm": norm / world})
+        run.history.append({"epoch": epoch, **_epoch_means(steps, world), "lr": run.schedule.get_last_lr()[0]})
         if state.is_main_process:
-            if run.judged:
-                run.judge()
+            run.update_best()
             run.seconds, started = run.seconds + time.perf_counter() - started, time.perf_counter()
-            run.save(folder)
+            runs.save_checkpoint(folder, run.state())
             progress(epoch, f"{config.name} epoch {epoch}/{config.epochs} loss {run.history[-1]['loss']:.3f}")
     if state.is_main_process:
         _finish(run, config, corpus, tests, folder, world)
 
 
-def _measures(loss, plain, margin, logits, cosine, y, real: bool, size: int) -> torch.Tensor:
-    """What history tells of a part of a batch: its terms of the batch's means, then angles and clips by class."""
-    theta = cosine.detach().gather(1, y[:, None])[:, 0].clamp(-1, 1).acos().rad2deg()
-    right, one = (logits.argmax(1) == y).float(), F.one_hot(y, 4).float()
-    means = torch.stack([loss, plain, *(real * value.sum() / size for value in (right, theta, margin))])
-    return torch.cat([means, real * theta @ one, real * one.sum(0)]).detach()
+def micro_batches(weight: torch.Tensor, rank: int, world: int, accumulate: int):
+    """This process's parts of a batch: (positions in it, share of the batch's mean loss, whether it is the last part).
+
+    Parameters
+    ----------
+    weight : Tensor [shape=(B,)]
+        How much each clip counts in the mean.
+    """
+    firsts = range(rank, world * accumulate, world)
+    for first in firsts:
+        part = torch.arange(len(weight))[first :: world * accumulate]
+        share = weight[part].sum() / weight.sum()
+        # DDP needs every process in every step: without a clip of its own it computes the first one, with share 0.
+        yield part if len(part) else torch.tensor([0]), share, first == firsts[-1]
 
 
-def _summary(table: list, world: int) -> dict:
-    """One epoch's row of history from its steps' measures."""
-    steps = torch.stack(table).double()
+def _part_sums(share, size: int, loss, loss_cls, margin, logits, cosine, target) -> dict[str, torch.Tensor]:
+    """What a part adds to the history of its step: terms of means over ``size`` clips; angles and clips per class."""
+    counted = (share > 0).float()  # a clip of share 0 is no clip of this process
+    theta = cosine.detach().gather(1, target[:, None])[:, 0].clamp(-1, 1).acos().rad2deg()
+    one_hot = F.one_hot(target, len(CLASSES)).float()
+    return {
+        "loss": share * loss.detach(), "loss_cls": share * loss_cls,
+        "train_accuracy": counted * (logits.argmax(1) == target).float().sum() / size,
+        "theta_deg": counted * theta.sum() / size, "margin_rad": counted * margin.sum() / size,
+        "theta_per_class": counted * theta @ one_hot, "clips_per_class": counted * one_hot.sum(0),
+    }  # fmt: skip
+
+
+def _epoch_means(steps: list[dict], world: int) -> dict[str, float]:
+    """One epoch's row of history: means over its steps, after the processes have added up their parts."""
+    table = {name: torch.stack([step[name] for step in steps]).double() for name in steps[0]}
     if world > 1:
-        torch.distributed.all_reduce(steps)
-    steps = steps.cpu().numpy()
-    names = ("loss", "loss_cls", "train_accuracy", "theta_deg", "margin_rad")
-    row = dict(zip(names, steps.mean(0).tolist(), strict=False))
-    by_class = (steps[:, 5:9].sum(0) / steps[:, 9:13].sum(0)).tolist()
-    row |= {f"theta_{name}": angle for name, angle in zip(CLASSES, by_class, strict=True)}
-    return row | {"grad_norm": float(steps[:, 13].mean()), "grad_norm_sd": float(np.std(steps[:, 13]))}
+        for column in table.values():
+            torch.distributed.all_reduce(column)
+    table = {name: column.cpu().numpy() for name, column in table.items()}
+    theta = table.pop("theta_per_class").sum(0) / table.pop("clips_per_class").sum(0)
+    norms = table.pop("grad_norm")
+    row = {name: float(column.mean()) for name, column in table.items()}
+    row |= {f"theta_{name}": float(angle) for name, angle in zip(CLASSES, theta, strict=True)}
+    return row | {"grad_norm": float(norms.mean()), "grad_norm_sd": float(norms.std())}
 
 
 def _finish(run: Trainer, config: Config, corpus, tests: dict, folder, world: int) -> None:
@@ -221,7 +277,7 @@ def _finish(run: Trainer, config: Config, corpus, tests: dict, folder, world: in
     record = runs.provenance() | {
         "config": dataclasses.asdict(config), "data": corpus.fingerprint(), "train_counts": run.counts,
         "tests": {name: test.fingerprint() for name, test in tests.items()}, "weights": run.model.encoder.weights,
-        "chosen": run.chosen or "last epoch", "device": next(run.model.parameters()).device.type, "processes": world,
+        "chosen": run.chosen or "last epoch", "device": run.device.type, "processes": world,
         "missing_quality": run.quality["missing"], "quality": run.quality, "wall_s": round(run.seconds, 1),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }  # fmt: skip

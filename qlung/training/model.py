@@ -1,4 +1,4 @@
-"""What a method is: its encoder and class weights, its objective, and its predictions."""
+"""What is trained, encoder and class weights, and what it predicts."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ class Model(nn.Module):
         self.encoder = backbones.build_backbone(config.backbone, config.pretrained)
         self.classifier = AngularClassifier(self.encoder.dim, 4)
         self.bias = nn.Parameter(torch.zeros(4))
-        self.head, self.scale = config.head or METHODS[config.method][0], config.scale_cls
+        self.head, self.scale = config.head or METHODS[config.method].head, config.scale_cls
 
     def forward(self, x):
         """(logits for L_cls and inference [B, 4], cosines [B, 4], norms of the embeddings [B])."""
@@ -32,12 +32,17 @@ class Model(nn.Module):
 
 
 @torch.inference_mode()
-def outputs(model: Model, x: np.ndarray, batch_size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32."""
+def _in_batches(function, model: Model, x: np.ndarray, size: int = 32) -> list:
+    """``function`` of ``size`` clips' features at a time, with the model in evaluation mode and float32."""
     model.eval()
     device = next(model.parameters()).device
-    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
-    logits, cosine, _ = (torch.cat(out).cpu() for out in zip(*(model(part.to(device)) for part in parts), strict=True))
+    batches = (x[i : i + size].astype(np.float32) for i in range(0, len(x), size))
+    return [function(torch.from_numpy(batch).to(device)) for batch in batches]
+
+
+def outputs(model: Model, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32."""
+    logits, cosine, _ = (torch.cat(parts).cpu() for parts in zip(*_in_batches(model, model, x), strict=True))
     return logits, cosine
 
 
@@ -53,13 +58,11 @@ def predict(model: Model, corpus) -> pd.DataFrame:
     return out.assign(predicted=values[:, :4].argmax(1), **dict(zip(names, values.T, strict=True)))
 
 
-@torch.inference_mode()
-def embeddings(model: Model, corpus, batch_size: int = 32) -> np.ndarray:
+def embeddings(model: Model, corpus) -> np.ndarray:
     """Embedding of every event, of unit length [shape=(n, d)], in the order of ``corpus.events``."""
-    model.eval()
-    x, device = frontends.extract(corpus, model.encoder.front_end), next(model.parameters()).device
-    parts = (torch.from_numpy(x[i : i + batch_size].astype(np.float32)) for i in range(0, len(x), batch_size))
-    return torch.cat([F.normalize(model.encoder(part.to(device)).float(), dim=1).cpu() for part in parts]).numpy()
+    x = frontends.extract(corpus, model.encoder.front_end)
+    parts = _in_batches(lambda batch: F.normalize(model.encoder(batch).float(), dim=1), model, x)
+    return torch.cat(parts).cpu().numpy()
 
 
 def predict_degraded(networks: dict, corpus, severities: dict) -> pd.DataFrame:
@@ -81,8 +84,7 @@ def predict_degraded(networks: dict, corpus, severities: dict) -> pd.DataFrame:
         Per network, level and event: method, seed, kind, severity, amount, event_id, patient_id, label, predicted.
     """
     clean = next(iter(networks.values())).encoder.front_end
-    patients = corpus.recordings.set_index("recording_id")["patient_id"]
-    events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.events["recording_id"].map(patients))
+    events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.of_events("patient_id"))
     out = []
     for kind, severity, amount in levels(severities):
         front_end = clean if kind == "none" else Degraded(clean, Degradation(kind, amount))

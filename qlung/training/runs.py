@@ -2,27 +2,26 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
+import pickle
 import platform
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pandas as pd
-import safetensors
 import safetensors.torch
 import torch
-from torch.nn import functional as F
 
 from .. import paths
 from ..cache import code_version
 from ..errors import TrainingError
 from .config import Config
 
-CHECKPOINTS = ("checkpoint.safetensors", "checkpoint.previous.safetensors")
+CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +35,6 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """Predictions on every test corpus: corpus, event_id, recording_id, label, predicted, p0..p3, c0..c3."""
         return pd.read_parquet(self.folder / "predictions.parquet")
-
-    def prototypes(self) -> torch.Tensor:
-        """Class weights of unit length [shape=(4, d)]."""
-        with safetensors.safe_open(self.folder / "model.safetensors", "pt") as file:
-            return F.normalize(file.get_tensor("classifier.prototypes"), dim=1)
 
 
 def run_folder(profile: str, config: Config, corpus, tests: dict) -> Path:
@@ -66,100 +60,77 @@ def open_run(folder: Path, config: Config) -> Run:
 
 @contextlib.contextmanager
 def disk_errors(folder: Path):
-    """Answer a full disk or an unwritable folder; what was there before stays as it was."""
+    """Turn a full disk or an unwritable folder into a TrainingError; what was there before stays as it was."""
     try:
         yield
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise TrainingError(
-            f"cannot write the run to '{folder}': {reason}. Free some space or make it writable, or set QLUNG_RUNS to "
-            "another folder; the same command then goes on from the last checkpoint. Finished runs are untouched."
+            f"cannot write the run to '{folder}': {error.strerror or error}. Free some space or make it writable, or "
+            "set QLUNG_RUNS to another folder; the same command then goes on from the last checkpoint. Finished runs "
+            "are untouched."
         ) from error
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path):
-    """Wait until no other process trains this run. The lock goes with its holder, even when that is killed."""
+    """Wait until no other process trains this run, and keep others from training it."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder.with_name(f".{folder.name}.lock"), "w")
+        lock = paths.lock(folder.with_name(f".{folder.name}.lock")).acquire()
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _save(path: Path, tensors: dict, metadata: dict | None = None) -> None:
-    """Write tensors so that the file is on the disk, not only in its cache, before it gets its name."""
+def _write_synced(path: Path, write) -> None:
+    """Call ``write(file)``, and give the file its name once it is on the disk and not only in the disk's cache."""
 
-    def write(part: Path) -> None:
-        plain = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
-        safetensors.torch.save_file(plain, part, metadata)
-        with open(part, "rb") as file:
+    def synced(part: Path) -> None:
+        with open(part, "wb") as file:
+            write(file)
+            file.flush()
             os.fsync(file.fileno())
 
-    paths.write_atomically(path, write)
+    paths.write_atomically(path, synced)
 
 
-def save_checkpoint(folder: Path, model, optimiser, generator, best: dict, told: dict) -> None:
-    """Everything a killed run needs to go on bit for bit; the checkpoint before it stays as a second chance.
+def save_checkpoint(folder: Path, state: dict) -> None:
+    """Write what a killed run needs to go on; the checkpoint before it stays as a second chance.
 
     Parameters
     ----------
-    best : dict of Tensor
-        State of the chosen epoch, empty where the rule is "last".
-    told : dict
-        What is not a tensor, as JSON: history, state of the schedule and of the loss scaler, seconds so far.
+    state : dict
+        Tensors, numbers, strings, and lists and dicts of them: what ``torch.load(weights_only=True)`` reads.
     """
-    state = optimiser.state_dict()
-    tensors = {f"optimiser.{i}.{key}": v for i, slot in state["state"].items() for key, v in slot.items()}
-    tensors |= {f"model.{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"best.{name}": value for name, value in best.items()}
-    tensors |= {"rng.torch": torch.get_rng_state(), "rng.generator": generator.get_state()}
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    metadata = {"told": json.dumps(told | {"groups": state["param_groups"]})}
+
+    def write(file) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # on a full disk torch complains of its own file's position
+            raise error.__context__ or error from None
+
     newest, previous = (folder / name for name in CHECKPOINTS)
+    fresh = folder / "checkpoint.new.pt"
     with disk_errors(folder):
-        fresh = folder / "checkpoint.new.safetensors"
-        _save(fresh, tensors, metadata)
+        _write_synced(fresh, write)
         if newest.is_file():
             os.replace(newest, previous)
         os.replace(fresh, newest)
 
 
-def load_checkpoint(folder: Path, model, optimiser, generator, progress) -> tuple[dict, dict]:
-    """(best, told) of the newest sound checkpoint after restoring the rest in place; two empty dicts where none is."""
-    for path in (folder / name for name in CHECKPOINTS):
-        if not path.is_file():
-            continue
+def load_checkpoint(folder: Path, progress) -> tuple[Path | None, dict]:
+    """(path, state) of the newest sound checkpoint, on the CPU; (None, {}) where there is none.
+
+    A damaged one is reported to ``progress(line)`` and passed over.
+    """
+    for path in (folder / name for name in CHECKPOINTS if (folder / name).is_file()):
         try:
-            with safetensors.safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-                told = json.loads(file.metadata()["told"])
-        except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            with zipfile.ZipFile(path) as file:  # torch.load does not compare the checksums that torch.save writes
+                if damaged := file.testzip():
+                    raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+            return path, torch.load(path, map_location="cpu", weights_only=True)
+        except (zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError) as error:
             progress(f"'{path.name}' is damaged ({error}): going on from what is before it")
-            continue
-        part = {kind: {} for kind in ("model", "optimiser", "best", "rng")}
-        for name, value in tensors.items():
-            kind, _, rest = name.partition(".")
-            part[kind][rest] = value
-        try:
-            model.load_state_dict(part["model"])
-        except RuntimeError as error:
-            raise TrainingError(f"'{path}' is of another model: {error}. Delete that file to start over.") from error
-        slots, parameters = {}, optimiser.param_groups[0]["params"]
-        for name, value in part["optimiser"].items():
-            index, key = name.split(".")
-            if value.ndim:  # the parameter's own memory layout, or Adam's last bit may differ
-                value = torch.empty_like(parameters[int(index)]).copy_(value)
-            slots.setdefault(int(index), {})[key] = value
-        optimiser.load_state_dict({"state": slots, "param_groups": told["groups"]})
-        generator.set_state(part["rng"]["generator"])
-        torch.set_rng_state(part["rng"]["torch"])
-        if "cuda" in part["rng"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state(part["rng"]["cuda"])
-        return part["best"], told
-    return {}, {}
+    return None, {}
 
 
 def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFrame | None, record: dict) -> None:
@@ -168,8 +139,10 @@ def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFram
         if predictions is not None:
             paths.write_atomically(folder / "predictions.parquet", predictions.to_parquet)
         paths.write_atomically(folder / "history.csv", lambda part: history.to_csv(part, index=False))
-        _save(folder / "model.safetensors", model.state_dict())
-        paths.write_atomically(folder / "run.json", lambda part: part.write_text(json.dumps(record, indent=1)))
+        tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+        _write_synced(folder / "model.safetensors", lambda file: file.write(safetensors.torch.save(tensors)))
+        text = json.dumps(record, indent=1)
+        paths.write_atomically(folder / "run.json", lambda part: part.write_text(text, encoding="utf-8"))
         for left in (*folder.glob("checkpoint.*"), *folder.glob(".*.part.*")):  # the second kind of killed processes
             left.unlink()
 
