@@ -107,7 +107,8 @@ def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str
 
     drawn = {"data": table, "x": x, "y": "method", "order": order, "ax": ax, "legend": False} | style
     seaborn.stripplot(**drawn, size=4, alpha=0.45, jitter=False)
-    seaborn.pointplot(**drawn, errorbar="sd", linestyle="none", marker="|", markersize=14, capsize=0.2, label=label)
+    seaborn.pointplot(**drawn, errorbar="sd", linestyle="none", marker="|", markersize=14, linewidth=1.5,
+                      capsize=0.2, label=label)  # fmt: skip
     n = table.groupby("method")[x].size()
     ax.set_yticks(range(len(order)), [f"{METHOD_NAMES.get(m, m)} (n={n[m]})" for m in order])
     ax.set(ylabel="", ylim=(len(order) - 0.5, -0.5))
