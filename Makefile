@@ -23,8 +23,7 @@ reproduce: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest qlung tests
-	$(BIN)/python -m pytest -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=900 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup qlung tests
 
 lab: setup
 	$(BIN)/jupyter lab --config=.jupyter/jupyter_lab_config.py $(LAB)

@@ -15,15 +15,17 @@ from pathlib import Path
 import jupytext
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import typer
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from qlung import paths
-from qlung.book import cli, notebooks
+from qlung.book import cli, notebooks, reproduce
 from qlung.corpora import synthetic
-from qlung.errors import ConfigError, CorpusError, QlungError
+from qlung.errors import ConfigError, CorpusError, QlungError, TrainingError
 from qlung.evaluation import claims
 from qlung.training import METHODS, experiments, model, profiles
 
@@ -42,7 +44,7 @@ def test_the_book_is_complete():
 
 @BOOK
 def test_notebook_is_built_from_its_source(source):
-    built = json.loads(source.with_suffix(".ipynb").read_text())
+    built = json.loads(source.with_suffix(".ipynb").read_text(encoding="utf-8"))
     fresh = json.loads(nbformat.writes(notebooks.from_source(source)))
     bare = [{k: v for k, v in cell.items() if k not in ("outputs", "execution_count")} for cell in built["cells"]]
     want = [{k: v for k, v in cell.items() if k not in ("outputs", "execution_count")} for cell in fresh["cells"]]
@@ -67,7 +69,7 @@ def test_notebook_keeps_the_books_form(source):
     assert all(len(cell.source.splitlines()) <= 20 for cell in code)
     first = cells[0].source
     assert re.match(r"# [A-Z]", first)
-    for promise in ("**You will hold:**", "**Stands for:**", "**Costs:**"):
+    for promise in ("**What you will get:**", "**Reproduces:**", "**Runtime:**"):
         assert promise in first
     assert notebooks.parameters_of(source) | {"profile": "demo", "data": ""} == notebooks.parameters_of(source)
     assert "torch.manual_seed(0)" in "".join(cell.source for cell in code)
@@ -106,14 +108,14 @@ def test_an_unwritable_place_is_named(synthetic_root, tmp_path, monkeypatch):
     (tmp_path / "runs").write_text("a file where a folder should be")
     monkeypatch.setenv("QLUNG_RUNS", str(tmp_path / "runs"))
     with pytest.raises(ConfigError, match=r"cannot write results to .*QLUNG_RUNS"):
-        notebooks.reproduce("demo")
+        reproduce.reproduce("demo")
 
 
 def test_the_command_line_answers_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["qlung", "reproduce", "--profile", "demoo"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    known = ", ".join(tomllib.loads(paths.EXPERIMENTS.read_text())["profiles"])
+    known = ", ".join(tomllib.loads(paths.EXPERIMENTS.read_text(encoding="utf-8"))["profiles"])
     assert capsys.readouterr().err == f"ConfigError: unknown profile 'demoo': choose from {known}\n"
     assert CliRunner().invoke(cli.app, ["--help"]).exit_code == 0
 
@@ -149,15 +151,30 @@ def test_a_failing_notebook_is_kept_and_named(tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["bad.failed.ipynb"]
 
 
+def test_everything_that_is_imported_is_declared():
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {re.match(r"[\w-]+", row)[0] for row in project["dependencies"]}
+    imported = set()
+    for path in (paths.ROOT / "qlung").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    imported -= set(sys.stdlib_module_names) | {"qlung"}
+    assert {{"sklearn": "scikit-learn"}.get(name, name) for name in imported} <= declared
+    assert {"nbclient", "nbformat", "traitlets", "pydantic", "filelock"} <= declared
+
+
 def test_environment_files_agree():
-    lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (paths.ROOT / "requirements.lock").read_text(), re.M))
-    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (paths.ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M))
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = project["dependencies"] + [row for rows in project["optional-dependencies"].values() for row in rows]
     for row in declared:
         name, minimum = re.fullmatch(r"([\w-]+)>=([\d.]+)", row).groups()
         locked = [int(part) for part in re.findall(r"\d+", lock[name])]
         assert locked >= [int(part) for part in minimum.split(".")], row
-    conda = (paths.ROOT / "environment.yml").read_text()
+    conda = (paths.ROOT / "environment.yml").read_text(encoding="utf-8")
     assert "-r requirements.lock" in conda
     assert "python=3.11" in conda
     assert project["requires-python"] == ">=3.11,<3.14"
@@ -168,14 +185,14 @@ PAGES = [path for where in (".", "data", "docs") for path in sorted((paths.ROOT 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         assert re.match(r"https?://", target) or (page.parent / target).exists(), target
 
 
 def test_commands_in_the_pages_exist():
-    targets = set(re.findall(r"^([a-z]+):", (paths.ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", (paths.ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     seen = []
-    for line in re.findall(r"^    (.+)$", "\n".join(page.read_text() for page in PAGES), re.M):
+    for line in re.findall(r"^    (.+)$", "\n".join(page.read_text(encoding="utf-8") for page in PAGES), re.M):
         words = shlex.split(line, comments=True) or [""]
         if words[0] == "make":
             assert words[1] in targets, line
@@ -193,7 +210,7 @@ def test_commands_in_the_pages_exist():
 
 
 def test_every_profile_can_be_configured():
-    for name in tomllib.loads(paths.EXPERIMENTS.read_text())["profiles"]:
+    for name in tomllib.loads(paths.EXPERIMENTS.read_text(encoding="utf-8"))["profiles"]:
         configs = profiles.load_profile(name).configs()
         assert len(set(configs)) == len(configs) > 0
 
@@ -235,7 +252,7 @@ def test_profiles_divide_the_corpora_as_they_say(line, synthetic_root, tmp_path,
 
 
 def test_claims_name_known_methods_and_profiles():
-    profiles = tomllib.loads(paths.EXPERIMENTS.read_text())["profiles"]
+    profiles = tomllib.loads(paths.EXPERIMENTS.read_text(encoding="utf-8"))["profiles"]
     rows = claims.load()
     assert [row["id"] for row in rows] == [f"C{n}" for n in range(1, 8)] + ["L1", "L2", "L3"]
     for row in rows:
@@ -271,16 +288,17 @@ def small_book(tmp_path, monkeypatch, synthetic_root):
 
 
 def test_reproduce_writes_a_results_page_and_reuses_what_has_not_changed(small_book, capsys):
-    assert notebooks.reproduce("demo")["what"].tolist() == ["ran", "ran"]
-    page = (small_book / "runs" / "demo" / "results.md").read_text()
-    for linked in re.findall(r"\]\((cnn-[^)]*run\.json)\)", page):
-        assert (small_book / "runs" / "demo" / linked).is_file()
-    assert page.count("run.json)") == 2 * 2 * 2  # corpora, methods, seeds
+    assert reproduce.reproduce("demo")[0]["what"].tolist() == ["ran", "ran"]
+    home = small_book / "runs" / "demo"
+    page, runs = (home / "results.md").read_text(encoding="utf-8"), pd.read_csv(home / "runs.csv")
+    assert len(runs) == 2 * 2 * 2  # corpora, methods, seeds
+    assert all((home / folder / "run.json").is_file() for folder in runs["folder"])
+    assert all((home / linked).is_file() for linked in re.findall(r"\]\(([^)]+)\)", page))
     assert "not testable here: needs PROFILE=paper" in page
-    assert notebooks.reproduce("demo")["what"].tolist() == ["reused", "reused"]
+    assert reproduce.reproduce("demo")[0]["what"].tolist() == ["reused", "reused"]
     notebook = small_book / "notebooks" / "00_one.ipynb"
-    notebook.write_text(notebook.read_text().replace('data: str = \\"\\"', 'data: str = \\"\\"  # changed'))
-    assert notebooks.reproduce("demo")["what"].tolist() == ["reused", "ran"]
+    notebook.write_text(notebook.read_text(encoding="utf-8").replace('data: str = \\"\\"', 'data: str = \\"\\"  # changed'))
+    assert reproduce.reproduce("demo")[0]["what"].tolist() == ["reused", "ran"]
     assert "100 %" in capsys.readouterr().out  # not a terminal: plain lines
 
 
@@ -300,6 +318,9 @@ def leavings(home) -> dict:
     return found
 
 
+BOOKS = pytest.mark.xdist_group("the demo book")  # one process makes the books, and all that reads them runs there
+
+
 @pytest.fixture(scope="module")
 def demo_books(tmp_path_factory):
     """The demo book, run twice from nothing at once, each time with a cache of its own: two environments."""
@@ -311,10 +332,11 @@ def demo_books(tmp_path_factory):
             job = subprocess.Popen(command, env=env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
         started.append((job, env, log.name))
     for job, _, log in started:
-        assert job.wait() == 0, Path(log).read_text()[-2000:]
+        assert job.wait() == 0, Path(log).read_text(encoding="utf-8")[-2000:]
     return [env for _, env, _ in started]
 
 
+@BOOKS
 def test_two_runs_of_the_demo_book_give_the_same_bytes(demo_books):
     one, two = (leavings(Path(env["QLUNG_RUNS"]) / "demo") for env in demo_books)
     assert list(one) == list(two)
@@ -322,10 +344,25 @@ def test_two_runs_of_the_demo_book_give_the_same_bytes(demo_books):
     assert {".png", ".svg", ".csv", ".md", ".ipynb", ".parquet", ".safetensors"} <= {Path(name).suffix for name in one}
 
 
-BATCH = (paths.ROOT / "README.md").read_text().partition("## In batch\n")[2].partition("\n## ")[0]
+@BOOKS
+def test_committed_outputs_are_those_of_a_run(demo_books, tmp_path):
+    """nbval runs every notebook again, on the runs that are there: nothing is trained a third time."""
+    shutil.copytree(Path(demo_books[0]["QLUNG_RUNS"]), tmp_path / "runs")
+    env = {name: value for name, value in demo_books[0].items() if not name.startswith("PYTEST_")}
+    env |= {"QLUNG_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
+    books = [str(path) for path in [*paths.NOTEBOOKS.glob("*.ipynb"), *paths.NOTEBOOKS.glob("exercises/*.ipynb")]]
+    flags = ["-o", "addopts=", "-n", "2", "--dist", "loadfile", "--nbval", "--nbval-current-env",
+             "--nbval-cell-timeout=900", "--nbval-kernel-startup-timeout=300"]  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "pytest", *flags, *books], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
+
+
+BATCH = (paths.ROOT / "README.md").read_text(encoding="utf-8").partition("## In batch\n")[2].partition("\n## ")[0]
 LINES = [line for line in re.findall(r"^    (.+)$", BATCH, re.M) if " fetch " not in line and " sweep " not in line]
 
 
+@BOOKS
 @pytest.mark.parametrize("line", LINES)
 def test_the_readmes_commands_run(line, demo_books, tmp_path):
     """As they stand, but on the demo profile; fetch and sweep have tests of their own."""
@@ -344,6 +381,48 @@ def test_the_readmes_commands_run(line, demo_books, tmp_path):
     assert done.returncode == int("verify" in words), done.stdout + done.stderr  # the synthetic corpora are partial
 
 
+def test_check_never_trains_and_names_the_command(small_book):
+    with pytest.raises(TrainingError, match=r"4 of 4 runs .* are not trained .*`qlung train --profile demo`"):
+        CliRunner().invoke(cli.app, ["check"], catch_exceptions=False)
+    assert not list((small_book / "runs").rglob("run.json"))
+
+
+def test_runs_in_processes_are_those_of_one_thread(small_book):
+    """Several at once or one after the other: the same bits, and a failing run stops with its own sentence."""
+    at_once = reproduce.train_all("demo", seed=0)
+    for path in small_book.glob("runs/demo/*/*/run.json"):
+        assert json.loads(path.read_text(encoding="utf-8"))["threads"] == 1
+        path.unlink()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = experiments.train_all("demo", seed=0)
+    finally:
+        torch.set_num_threads(threads)
+    pd.testing.assert_frame_equal(at_once, alone)
+    table = small_book / "experiments.toml"
+    table.write_text(table.read_text(encoding="utf-8").replace("lr = 1e-3", "lr = 1e30"), encoding="utf-8")
+    with pytest.raises(TrainingError, match="diverged in epoch 1"):
+        reproduce.train_all("demo", method="ce", seed=1)
+
+
+def test_a_notebook_is_the_same_whoever_saves_it():
+    """Two prints of a slow kernel, times, a machine's names and addresses: a reader sees none of them."""
+    new, stream = nbformat.v4, lambda text: nbformat.v4.new_output("stream", name="stdout", text=text)
+    shown = new.new_output("execute_result", {"text/plain": "<f at 0x7f00deadbeef>"}, execution_count=9)
+    cells = [new.new_code_cell("print(1)\nprint(2)", execution_count=7, outputs=[stream("1\n"), stream("2\n")]),
+             new.new_code_cell("f", execution_count=9, outputs=[shown], metadata={"tags": ["check"]})]  # fmt: skip
+    cells[0].metadata = {"execution": {"iopub.status.busy": "2026-01-01"}, "jupyter": {"source_hidden": True}}
+    saved = new.new_notebook(cells=cells, metadata={"language_info": {"name": "python", "version": "3.11.7"}})
+    book = notebooks.normalise(saved)
+    assert book.metadata == notebooks.METADATA
+    assert [cell.execution_count for cell in book.cells] == [1, 2]
+    assert book.cells[0].outputs == [stream("1\n2\n")]
+    assert dict(book.cells[0].metadata) == {"jupyter": {"source_hidden": True}}
+    assert book.cells[1].outputs[0]["data"]["text/plain"] == "<f at 0x0>"
+    assert notebooks.normalise(book) == book
+
+
 def test_train_from_the_command_line_prints_scores(small_book):
     done = CliRunner().invoke(cli.app, ["train", "--method", "ce"])
     assert done.exit_code == 0
@@ -352,23 +431,23 @@ def test_train_from_the_command_line_prints_scores(small_book):
     assert "1 runs, mean" in CliRunner().invoke(cli.app, ["train", "--method", "ce", "--seed", "1"]).output
 
 
-def test_finished_networks_can_be_asked_again(small_book):
+def test_finished_models_can_be_loaded_and_predict(small_book):
     predictions = experiments.train_all("demo")
-    networks = experiments.load_models("demo", predictions, "cnn")
-    assert list(networks) == [("ce", 0), ("ce", 1), ("qlung", 0), ("qlung", 1)]
+    models = experiments.load_models("demo", predictions, "cnn")
+    assert list(models) == [("ce", 0), ("ce", 1), ("qlung", 0), ("qlung", 1)]
     icbhi = profiles.open_corpora("demo")["synthetic-icbhi"].select("test")
-    heard = model.predict_degraded(networks, icbhi, {"noise": ("SNR [dB]", (90.0, -10.0))})
+    degraded = model.predict_degraded(models, icbhi, {"noise": ("SNR [dB]", (90.0, -10.0))})
     keys = ["method", "seed", "event_id"]
     before = predictions[predictions["corpus"] == "synthetic-icbhi"][[*keys, "predicted", "patient_id", "label"]]
-    for step, same in ((0, 1.0), (1, 0.98)):  # undamaged; noise that nobody hears
-        now = heard[heard["step"] == step].merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
+    for step, same in ((0, 1.0), (1, 0.98)):  # undamaged; noise far below the signal
+        now = degraded[degraded["step"] == step].merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
         assert len(now) == len(before) == 4 * len(icbhi.events)
         assert (now["predicted_x"] == now["predicted_y"]).mean() >= same
-    drowned = heard[heard["step"] == 2]["predicted"].to_numpy()
-    assert (drowned != heard[heard["step"] == 0]["predicted"].to_numpy()).any()
-    unit = model.embeddings(networks["qlung", 0], icbhi)
+    drowned = degraded[degraded["step"] == 2]["predicted"].to_numpy()
+    assert (drowned != degraded[degraded["step"] == 0]["predicted"].to_numpy()).any()
+    unit = model.embeddings(models["qlung", 0], icbhi)
     assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
     own = predictions[(predictions["corpus"] == "synthetic-icbhi") & (predictions["method"] == "qlung")]
     own = own[own["seed"] == 0].set_index("event_id").loc[icbhi.events["event_id"], ["c0", "c1", "c2", "c3"]]
-    prototypes = F.normalize(networks["qlung", 0].classifier.prototypes, dim=1).detach().numpy()
+    prototypes = F.normalize(models["qlung", 0].classifier.prototypes, dim=1).detach().numpy()
     assert np.allclose(unit @ prototypes.T, own, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Solutions pass, stubs and usual mistakes are told what is wrong, and the exercise notebook is the lesson's."""
+"""Solutions pass, stubs and usual mistakes are explained, and the exercise notebook is the lesson's."""
 
 import ast
 import json
@@ -22,7 +22,7 @@ MISTAKES = [(name, i) for name, exercise in EXERCISES.items() for i in range(len
 
 def cells(tag):
     """Sources of the lesson's cells with a tag, in order."""
-    book = jupytext.reads(lessons.LESSON.read_text(), fmt="py:percent")
+    book = jupytext.reads(lessons.LESSON.read_text(encoding="utf-8"), fmt="py:percent")
     return [cell.source for cell in book.cells if tag in cell.metadata.get("tags", [])]
 
 
@@ -51,9 +51,9 @@ def test_solutions_pass_and_stubs_get_the_hint(name, solution):
 @pytest.mark.parametrize(("name", "i"), MISTAKES)
 def test_each_mistake_gets_its_own_explanation(name, i):
     wrong, explanation = EXERCISES[name].mistakes[i]
-    said = lessons.check(name, wrong)
-    assert not said
-    assert said.text == explanation
+    feedback = lessons.check(name, wrong)
+    assert not feedback
+    assert feedback.text == explanation
     assert [text for _, text in EXERCISES[name].mistakes].count(explanation) == 1
 
 
@@ -76,9 +76,9 @@ def test_each_mistake_gets_its_own_explanation(name, i):
     ],
 )
 def test_answers_as_a_learner_would_write_them(name, answer, word):
-    said = lessons.check(name, answer)
-    assert not said
-    assert word in said.text
+    feedback = lessons.check(name, answer)
+    assert not feedback
+    assert word in feedback.text
 
 
 def test_values_are_accepted_as_well_as_functions():
@@ -110,7 +110,8 @@ def test_stubs_keep_signature_and_docstring_only():
 
 def test_committed_exercises_are_the_lessons():
     for name, text in lessons.exercises().items():
-        assert (paths.NOTEBOOKS / "exercises" / name).read_text() == text, "run qlung.lessons.write_exercises()"
+        committed = (paths.NOTEBOOKS / "exercises" / name).read_text(encoding="utf-8")
+        assert committed == text, "run `make notebooks`"
 
 
 def test_exercises_hold_no_solution_and_have_derived_ids():
@@ -128,7 +129,7 @@ def test_exercises_hold_no_solution_and_have_derived_ids():
 
 def test_the_exercise_notebook_runs_with_nothing_filled_in():
     """Every check answers with its hint; nothing stops."""
-    script = (paths.NOTEBOOKS / "exercises" / "03_exercises.py").read_text()
+    script = (paths.NOTEBOOKS / "exercises" / "03_exercises.py").read_text(encoding="utf-8")
     lines = [line if not line.startswith("lessons.check") else f"print({line})" for line in script.splitlines()]
     run = subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=paths.ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

@@ -1,24 +1,26 @@
 """Intervals and verdicts on predictions whose answer is known."""
 
-import json
 import re
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import publish_evidence
 import pytest
+from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 
 from qlung import evaluation, paths
-from qlung.book import cli, results
+from qlung.book import cli, figures, results
 from qlung.corpora import CLASSES
 from qlung.errors import ConfigError
 from qlung.evaluation import claims, geometry
 
 
 def made_up(right: dict, patients: int = 30, seeds: int = 3, corpus: str = "icbhi") -> pd.DataFrame:
-    """Eight clips a patient, two a class; ``right`` is each method's chance of a correct answer."""
+    """Eight clips per patient, two per class; ``right`` is each method's chance of a correct answer."""
     rows, rng = [], np.random.default_rng(0)
     for method, chance in right.items():
         for seed in range(seeds):
@@ -93,19 +95,45 @@ def test_two_backbones_must_agree_for_a_confirmation():
     assert claims.judge("paper", table).set_index("claim")["verdict"]["C1"] == "not confirmed"
 
 
-def test_committed_tables_are_rebuilt_from_committed_predictions(tmp_path, monkeypatch):
-    shutil.copy(paths.ROOT / "README.md", tmp_path)
-    shutil.copytree(paths.ROOT / "figures", tmp_path / "figures")
-    home = paths.ROOT
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    written = results.rebuild()
-    assert {"README.md", "RESULTS.md"} <= {path.name for path in written}
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory):
+    """A copy of the committed pages and studies, its tables and pages written again; and what was written."""
+    copy = tmp_path_factory.mktemp("evidence")
+    shutil.copy(paths.ROOT / "README.md", copy)
+    shutil.copytree(paths.ROOT / "figures", copy / "figures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", copy)
+        return copy, publish_evidence.rebuild()
+
+
+def test_committed_tables_are_rebuilt_from_committed_predictions(rebuilt):
+    copy, written = rebuilt
+    assert {"README.md", "RESULTS.md", "contrasts.csv"} <= {path.name for path in written}
     for path in written:
-        assert path.read_text() == (home / path.relative_to(tmp_path)).read_text(), path
-        linked = re.findall(r"\]\(((?:figures|runs)/[^)]+|[^/)]+\.png)\)", path.read_text())
-        assert all((path.parent / one).is_file() for one in linked), path
-    assert "| C1 |" in (tmp_path / "README.md").read_text()
-    assert re.search(r"\]\(figures/sc/runs/\w+\.json\)", (tmp_path / "RESULTS.md").read_text())
+        committed = paths.ROOT / path.relative_to(copy)
+        assert path.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), path
+    assert "| C1 |" in (copy / "README.md").read_text(encoding="utf-8")
+
+
+def test_pages_are_short_and_link_to_what_is_there(rebuilt):
+    _, written = rebuilt
+    for page in (path for path in written if path.suffix == ".md"):
+        text = page.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 200, page
+        linked = re.findall(r"\]\(((?:figures|runs)/[^)]+|[^/)]+\.(?:png|csv|jsonl))\)", text)
+        assert all((page.parent / one).is_file() for one in linked), page
+        assert page.name == "README.md" or {"runs.jsonl", "contrasts.csv"} <= {one.rpartition("/")[2] for one in linked}
+
+
+@pytest.mark.parametrize("study", [path.name for path in sorted(paths.ROOT.glob("figures/*"))])
+def test_every_run_of_a_study_has_one_record(study):
+    kept, records = results.evidence(study), results.records(study)
+    names = [record["run"] for record in records]
+    assert names == sorted(set(kept["run"]))
+    assert set(results.evidence(study, "runs")["run"]) == set(names)
+    config = pd.DataFrame([record["config"] for record in records], index=names)[["backbone", "seed"]]
+    first = kept.groupby("run")[["backbone", "seed"]].first()
+    assert (config.loc[first.index] == first).all(axis=None)
 
 
 @pytest.mark.parametrize("path", sorted(paths.ROOT.glob("figures/*/predictions.parquet")), ids=lambda p: p.parent.name)
@@ -207,6 +235,38 @@ def test_what_the_readme_says_in_words_is_so():
 
 def test_no_training_clip_of_a_committed_run_was_without_quality():
     """The ledger says of silence that nothing hangs on it here."""
-    records = [json.loads(path.read_text()) for path in paths.ROOT.glob("figures/*/runs/*.json")]
+    studies = [path.parent.name for path in paths.ROOT.glob("figures/*/runs.jsonl")]
+    records = [record for study in studies for record in results.records(study)]
     assert len(records) > 1000
     assert {record["missing_quality"] for record in records} == {0}
+
+
+def test_figures_carry_their_origin(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    table = pd.DataFrame({"difference": [1.0, 2.0], "low": [0, 1], "high": [2, 3], "paper": [1.5, np.nan],
+                          "run": ["abc", "def"]})  # fmt: skip
+    figures.use_style()
+    fig, ax = plt.subplots()
+    figures.intervals(ax, table, ["first", "second"], reference="paper")
+    figures.save(fig, "05-origin", "demo", table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    assert [len(drawn.get_offsets().compressed()) // 2 for drawn in ax.collections[1:]] == [2, 1]
+    picture, drawn = (tmp_path / "demo" / "figures" / f"05-origin.{suffix}" for suffix in ("png", "svg"))
+    origin = Image.open(picture).text
+    assert re.fullmatch(r"commit \w+.*, notebook 05_ablate_margins, profile demo", origin["Source"])
+    assert origin["Description"] == "runs abc def"
+    assert origin["Source"] in drawn.read_text(encoding="utf-8")
+    first = drawn.read_bytes()
+    figures.save(fig, "05-origin", "demo", table)
+    assert drawn.read_bytes() == first
+
+
+def test_dots_show_every_seed_and_the_spread():
+    table = pd.DataFrame({"method": ["ce"] * 3 + ["qlung"] * 3, "Score": [1.0, 2, 3, 4, 6, 8]})
+    _, ax = plt.subplots()
+    figures.dots(ax, table, "Score", ["ce", "qlung"], color="black")
+    assert sorted(x for points in ax.collections for x, _ in points.get_offsets().tolist()) == [1, 2, 3, 4, 6, 8]
+    spread = [sorted({round(x, 6) for x in line.get_xdata()}) for line in ax.lines]
+    assert [1.0, 3.0] in spread  # mean 2, sample sd 1
+    assert [4.0, 8.0] in spread
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CE (n=3)", "QLung (n=3)"]

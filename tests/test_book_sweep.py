@@ -69,7 +69,7 @@ def start(home: Path) -> subprocess.Popen:
 def wait_for(home: Path, what: str, count: int, driver: subprocess.Popen) -> list[list[str]]:
     """Lines of the log once ``count`` of them begin with ``what``."""
     for _ in range(1200):
-        lines = [line.split() for line in (home / "log").read_text().splitlines()] if (home / "log").is_file() else []
+        lines = [line.split() for line in (home / "log").read_text(encoding="utf-8").splitlines()] if (home / "log").is_file() else []
         found = [line for line in lines if line[0] == what]
         if len(found) >= count:
             return found
@@ -102,7 +102,7 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing_and_repeat_nothing(hom
 
 
 def wait_for_all(home: Path) -> list[list[str]]:
-    return [line.split() for line in (home / "log").read_text().splitlines()]
+    return [line.split() for line in (home / "log").read_text(encoding="utf-8").splitlines()]
 
 
 def test_rows_on_another_scheduler_take_a_gpu_each(home):
