@@ -2,6 +2,7 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 PROFILE ?= demo
 DATA ?=
+LAB ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 
@@ -22,17 +23,16 @@ reproduce: setup
 
 test: setup
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest qlung tests
-	$(BIN)/python -m pytest -o addopts= --nbval --nbval-current-env --nbval-cell-timeout=900 notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup qlung tests
 
 lab: setup
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/jupyter lab --config=.jupyter/jupyter_lab_config.py $(LAB)
 
 notebooks: setup
 	$(BIN)/qlung notebooks
 
 evidence: setup
-	$(BIN)/qlung evidence --profile sc --data "$(DATA)"
+	$(BIN)/python tools/publish_evidence.py $(or $(filter-out demo,$(PROFILE)),sc) "$(DATA)"
 
 lock: setup
 	{ head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude qlung --exclude pip | sed 's/+cu[0-9]*//'; } > requirements.new

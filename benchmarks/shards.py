@@ -22,7 +22,7 @@ import torch
 from distributed import as_completed
 
 from qlung import quality
-from qlung.book.sweep import connect
+from qlung.book.engine import connect
 from qlung.paths import write_atomically
 
 SECONDS = 8

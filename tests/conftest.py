@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from qlung import paths
 from qlung.corpora import synthetic
@@ -38,7 +39,12 @@ def reference() -> Path:
 
 @pytest.fixture(scope="session")
 def real_root(reference, tmp_path_factory) -> Path:
-    """Folder with the reference part of ICBHI and SPRSound, in the owners' layouts."""
-    root = tmp_path_factory.mktemp("real")
-    subprocess.run([sys.executable, str(reference / "restore.py"), str(root)], check=True, capture_output=True)
+    """Folder with the reference part of ICBHI and SPRSound, in the owners' layouts; restored once for all processes."""
+    home = tmp_path_factory.getbasetemp()
+    home = home.parent if "PYTEST_XDIST_WORKER" in os.environ else home
+    root, part = home / "real", home / "real.part"
+    with FileLock(home / "real.lock"):
+        if not root.is_dir():
+            subprocess.run([sys.executable, str(reference / "restore.py"), str(part)], check=True, capture_output=True)
+            part.rename(root)
     return root

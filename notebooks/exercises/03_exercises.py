@@ -2,17 +2,14 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
-#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
+#     notebook_metadata_filter: jupytext,-kernelspec,-jupytext.text_representation
 # ---
 
 # %% [markdown]
 # # Practise: learn angular margins
 #
 # Replace each `...`, run the cell below it and read what it says.
+# Work in your own copy, `notebooks/exercises/mine/03_exercises.ipynb`: `make lab` makes it, nothing overwrites it.
 # Worked answers are in `03_learn_angular_margins.ipynb`, from which this notebook is made.
 
 # %%

@@ -1,24 +1,20 @@
-"""The command line: qlung reproduce | data | train | sweep | check | notebooks | evidence."""
+"""The command line: qlung reproduce | train | sweep | check | notebooks | data."""
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress
 from rich.table import Table
 
-from .. import cache, evaluation, paths
+from .. import cache, paths
 from ..corpora import fetch as fetching
 from ..corpora import verify
 from ..errors import QlungError
-from ..evaluation import claims
-from ..training import experiments
-from . import notebooks as books
-from . import results
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data = typer.Typer(no_args_is_help=True, help="Get, check and look after the corpora, the weights and the cache.")
@@ -37,9 +33,12 @@ def show(frame, title: str) -> None:
 @app.command()
 def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> None:
     """Run the whole book on one profile; results go under runs/PROFILE/."""
-    steps = books.reproduce(profile, data, force)
-    show(steps, f"the book on profile {profile}: {steps['seconds'].sum():.0f} s")
-    show(results.pretty(pd.read_csv(paths.runs_dir(profile) / "scores.csv")), "mean ± sd over seeds, percent")
+    from . import reproduce as book  # commands import what they need: `qlung data` should not wait for torch
+
+    started = time.perf_counter()
+    steps, means = book.reproduce(profile, data, force)
+    show(steps, f"the book on profile {profile}: {time.perf_counter() - started:.0f} s")
+    show(means, "mean ± sd over seeds, percent")
     console.print(f"results page, figures and executed notebooks: {paths.runs_dir(profile)}")
 
 
@@ -49,11 +48,12 @@ def train(
     seed: int = typer.Option(-1, help="-1: every seed"),
 ) -> None:  # fmt: skip
     """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks."""
-    with books.progress_bar("training") as progress:
-        predictions = experiments.train_all(profile, data, progress, backbone=backbone, method=method, seed=seed)
-    show(
-        results.pretty(evaluation.scores(predictions)[1]), f"{predictions['run'].nunique()} runs, mean ± sd over seeds"
-    )
+    from .. import evaluation
+    from . import notebooks, reproduce, results
+
+    with notebooks.progress_bar("training") as progress:
+        found = reproduce.train_all(profile, data, progress, backbone=backbone, method=method, seed=seed)
+    show(results.pretty(evaluation.scores(found)[1]), f"{found['run'].nunique()} runs, mean ± sd over seeds")
 
 
 @app.command()
@@ -62,9 +62,10 @@ def sweep(
     scheduler: str = typer.Option("", help="address of a Dask scheduler"), jobs: int = 0,
 ) -> None:  # fmt: skip
     """Run notebook 04 once for every run of a profile, in parallel; stop it at any time and call it again."""
+    from .notebooks import progress_bar
     from .sweep import sweep as run
 
-    with books.progress_bar("sweep") as progress:
+    with progress_bar("sweep") as progress:
         rows = run(profile, data, table, scheduler, jobs, progress)
     show(rows, f"sweep of {profile}: {rows['what'].value_counts().to_dict()}")
     raise typer.Exit(int((rows["what"] == "failed").any()))
@@ -75,30 +76,29 @@ def check(
     profile: str = "demo", data: str = "",
     committed: Annotated[bool, typer.Option("--committed", help="from the studies in figures/, without data")] = False,
 ) -> None:  # fmt: skip
-    """Judge the paper's claims from a profile's runs and write its results page."""
+    """Judge the paper's claims from a profile's finished runs, and write its results page."""
+    from ..evaluation import claims
+    from ..training import experiments
+    from . import results
+
     if committed:
         show(claims.judge("sc", results.headline()), "claims, judged on the committed studies of real recordings")
         return
-    with books.progress_bar("training") as progress:
-        predictions = experiments.train_all(profile, data, progress)
+    predictions = experiments.load_predictions(profile, data)
     results.write_results(profile, predictions)
     show(claims.judge(profile, predictions), f"claims, judged on profile {profile}")
 
 
 @app.command()
-def evidence(profile: str = "sc", data: str = "") -> None:
-    """Write what is committed of a finished study: figures/PROFILE/, RESULTS.md and the README's table."""
-    with books.progress_bar("training") as progress:
-        written = results.publish(profile, data, progress)
-    for path in written:
-        console.print(f"wrote {path.relative_to(paths.ROOT)}")
-
-
-@app.command()
 def notebooks(names: list[str] = typer.Argument(None)) -> None:  # noqa: B008
     """Rebuild the committed .ipynb (all, or those named) from their source, executed on the demo profile."""
-    for path in books.build(names):
-        console.print(f"built {path.name}")
+    from . import lessons
+    from . import notebooks as books
+
+    lessons.write_exercises()
+    with books.progress_bar("notebooks") as progress:
+        built = books.build(names, progress)
+    console.print(f"built {', '.join(sorted(path.name for path in built))}")
 
 
 @data.command()

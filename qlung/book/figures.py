@@ -1,5 +1,6 @@
-"""One style for every figure, and one way to save it: picture, the numbers behind it, nothing else."""
+"""One style for every figure, two common plots, and one way to save them: picture, numbers behind it, origin."""
 
+import functools
 import io
 
 import matplotlib.pyplot as plt
@@ -8,6 +9,7 @@ import pandas as pd
 from .. import paths
 from ..corpora import CLASSES
 from ..margins import METHODS
+from ..training.runs import provenance
 
 # Okabe & Ito's colour-blind safe palette; a class has the same colour in every figure.
 CLASS_COLOURS = dict(zip(CLASSES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
@@ -28,8 +30,16 @@ def use_style() -> None:
     plt.rcParams.update(STYLE)
 
 
+@functools.cache
+def _origin() -> str:
+    known = provenance()
+    return f"commit {known['commit']}{' with uncommitted changes' if known['dirty'] else ''}"
+
+
 def save(fig: plt.Figure, name: str, profile: str, table: pd.DataFrame | None = None) -> None:
     """Write ``name`` as PNG and SVG, and as CSV the numbers drawn, under runs/<profile>/figures/.
+
+    Both pictures carry their origin as metadata: commit, notebook, profile, and the runs where ``table`` names them.
 
     Parameters
     ----------
@@ -38,32 +48,63 @@ def save(fig: plt.Figure, name: str, profile: str, table: pd.DataFrame | None = 
         File name without suffix, the notebook's number first: "05-margins".
     profile : str
     table : DataFrame, optional
-        One row a drawn point, bar or summary.
+        One row per drawn point, bar or summary.
     """
     folder = paths.runs_dir(profile) / "figures"
+    notebook = next((path.stem for path in paths.NOTEBOOKS.glob(f"{name[:2]}_*.py")), "none")
+    origin = {"Title": name, "Source": f"{_origin()}, notebook {notebook}, profile {profile}"}
+    if table is not None and "run" in table:
+        origin["Description"] = "runs " + " ".join(sorted(set(table["run"].dropna().astype(str))))
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         buffer = io.BytesIO()
-        fig.savefig(buffer, format=suffix, metadata=metadata)
+        fig.savefig(buffer, format=suffix, metadata=metadata | origin)
         paths.write_atomically(folder / f"{name}.{suffix}", lambda part, b=buffer: part.write_bytes(b.getvalue()))
     if table is not None:
-        paths.write_atomically(folder / f"{name}.csv", lambda part: table.to_csv(part, index=False))
+        paths.write_atomically(folder / f"{name}.csv", lambda part: table.to_csv(part, index=False, encoding="utf-8"))
 
 
-def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str | None = None, **style) -> None:
-    """One row a group: every seed as a dot, mean and sample sd as a bar with whiskers, n at the axis label.
+def intervals(
+    ax: plt.Axes, table: pd.DataFrame, labels, value: str = "difference", low: str = "low", high: str = "high",
+    reference: str | None = None, color=CLASS_COLOURS["normal"],
+) -> None:  # fmt: skip
+    """One line per row of a table, the first on top: a dot at ``value`` on a line from ``low`` to ``high``.
 
     Parameters
     ----------
     table : DataFrame
-        Columns ``method`` and ``x``, one row a seed.
+        Holds the columns named by ``value``, ``low``, ``high`` and ``reference``.
+    labels : sequence of str
+        Names of the rows, at the axis.
+    reference : str, optional
+        Column of the paper's value, drawn as a diamond; its name is the legend's label. NaN draws none.
+    color : colour, or list of colours
+        One for all rows, or one per row.
+    """
+    rows = range(len(table))
+    ax.hlines(rows, table[low], table[high], color=color, lw=2)
+    ax.scatter(table[value], rows, color=color, s=36, label="95 % interval", zorder=2.5)
+    if reference is not None:
+        ax.scatter(table[reference], rows, color=CLASS_COLOURS["crackle"], marker="D", s=25, label=reference, zorder=3)
+    ax.set_yticks(rows, list(labels))
+    ax.set_ylim(len(table) - 0.5, -0.5)
+
+
+def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str | None = None, **style) -> None:
+    """One line per method: every seed as a dot, mean and sample sd as a bar with whiskers, n at the axis label.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``method`` and ``x``, one row per seed.
     order : list of str
         Methods from top to bottom.
     """
-    for row, method in enumerate(order):
-        values = table.loc[table["method"] == method, x]
-        _ = ax.plot(values, [row] * len(values), "o", ms=4, alpha=0.45, mec="none", **style)
-        shown = label if row == 0 else None
-        _ = ax.errorbar(values.mean(), row, xerr=values.std(), fmt="|", ms=14, capsize=3, label=shown, **style)
+    import seaborn
+
+    drawn = {"data": table, "x": x, "y": "method", "order": order, "ax": ax, "legend": False} | style
+    seaborn.stripplot(**drawn, size=4, alpha=0.45, jitter=False)
+    seaborn.pointplot(**drawn, errorbar="sd", linestyle="none", marker="|", markersize=14, linewidth=1.5,
+                      capsize=0.2, label=label)  # fmt: skip
     n = table.groupby("method")[x].size()
     ax.set_yticks(range(len(order)), [f"{METHOD_NAMES.get(m, m)} (n={n[m]})" for m in order])
-    ax.set_ylim(len(order) - 0.5, -0.5)
+    ax.set(ylabel="", ylim=(len(order) - 0.5, -0.5))

@@ -3,17 +3,19 @@
 import ast
 import copy
 import functools
-import hashlib
 import inspect
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
 
+import jupytext
+import nbformat
 import torch
 from torch import Tensor
 
 from .. import paths
 from ..errors import ConfigError
+from . import notebooks
 
 LESSON = paths.NOTEBOOKS / "03_learn_angular_margins.py"
 ANSWERS = paths.NOTEBOOKS / "exercises" / "answers.py"
@@ -127,14 +129,12 @@ def exercises(lesson: Path = LESSON) -> dict[str, str]:
 
     Cells tagged "exercise" are carried over; those also tagged "solution" become stubs.
     """
-    import jupytext
-    import nbformat
-
-    text = lesson.read_text()
+    text = lesson.read_text(encoding="utf-8")
     stem = f"{lesson.stem.split('_')[0]}_exercises"
     intro = (
         f"# Practise: {lesson.stem.split('_', 1)[1].replace('_', ' ')}\n\n"
         "Replace each `...`, run the cell below it and read what it says.\n"
+        f"Work in your own copy, `notebooks/exercises/mine/{stem}.ipynb`: `make lab` makes it, nothing overwrites it.\n"
         f"Worked answers are in `{lesson.stem}.ipynb`, from which this notebook is made."
     )
     cells = [nbformat.v4.new_markdown_cell(intro)]
@@ -145,18 +145,14 @@ def exercises(lesson: Path = LESSON) -> dict[str, str]:
             cells.append(make(stub(cell.source) if "solution" in tags else cell.source))
     imports = next(cell for cell in cells if cell.cell_type == "code")
     imports.source = f"# ruff: noqa: F401 (your answers use them, the stubs do not)\n{imports.source}"
-    for index, cell in enumerate(cells):
-        cell["id"] = hashlib.sha256(f"{stem}{index}".encode()).hexdigest()[:8]
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    metadata = {"jupytext": {"formats": "ipynb,py:percent", "notebook_metadata_filter": "-all"}, "kernelspec": kernel}
-    book = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
-    header = text[: text.index("# ---", 5) + 6]
-    script = jupytext.writes(book, fmt="py:percent")
-    book.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
-    return {f"{stem}.ipynb": nbformat.writes(book) + "\n", f"{stem}.py": f"{header}\n{script}"}
+    book = notebooks.new_notebook(cells, stem)
+    as_in_lab = jupytext.config.load_jupytext_config(str(lesson))
+    script = jupytext.writes(book, fmt="py:percent", config=as_in_lab)
+    return {f"{stem}.ipynb": nbformat.writes(book) + "\n", f"{stem}.py": script}
 
 
 def write_exercises(lesson: Path = LESSON) -> None:
     """Write the exercise notebook beside the lesson, in exercises/."""
     for name, text in exercises(lesson).items():
-        paths.write_atomically(lesson.parent / "exercises" / name, lambda part, text=text: part.write_text(text))
+        target = lesson.parent / "exercises" / name
+        paths.write_atomically(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))

@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import hashlib
-import json
 import re
 import sys
 import time
@@ -11,16 +10,18 @@ from pathlib import Path
 
 import jupytext
 import nbformat
-import pandas as pd
 from rich.progress import Progress
 from traitlets.config import Config as KernelConfig
 
 from .. import paths
 from ..errors import ConfigError, QlungError
-from ..training import experiments, profiles
-from . import lessons, results
 
 ENCRYPTED = KernelConfig({"KernelManager": {"transport_encryption": "auto"}})  # else clips travel as plain text
+RUNNING = {"kernel_name": "python3", "config": ENCRYPTED, "coalesce_streams": True}  # prints: one output, however slow
+METADATA = {
+    "jupytext": {"formats": "ipynb,py:percent"},
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+}
 
 
 def parameters_of(notebook: Path) -> dict:
@@ -52,25 +53,11 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> Path:
     part = output.with_suffix(".failed.ipynb")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            notebook, part, parameters, progress_bar=False, kernel_name="python3", config=ENCRYPTED
-        )
+        papermill.execute_notebook(notebook, part, parameters, progress_bar=False, **RUNNING)
     except papermill.PapermillExecutionError as error:
         raise QlungError(f"{notebook.name} stopped: {error.ename}: {error.evalue}. See '{part}'.") from error
     part.replace(output)
     return output
-
-
-def _key(notebook: Path, parameters: dict, corpora) -> str:
-    """Hash of all a notebook's result depends on: its source, qlung, profiles, claims, committed studies and data."""
-    code = [notebook, paths.EXPERIMENTS, paths.CLAIMS, *sorted((paths.ROOT / "qlung").rglob("*.py"))]
-    code += sorted(paths.ROOT.glob("figures/*/*.parquet"))
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode())
-    for path in code:
-        digest.update(path.read_bytes())
-    for corpus in corpora:
-        digest.update(corpus.fingerprint().encode())
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -91,77 +78,92 @@ def progress_bar(title: str):
     yield progress
 
 
-def reproduce(profile: str, data: str = "", force: bool = False) -> pd.DataFrame:
-    """Train a profile's runs, run the book in order and write the results page, reusing what has not changed.
-
-    Returns
-    -------
-    DataFrame
-        One row a step: step, what ("ran" or "reused"), seconds.
-    """
-    corpora = profiles.open_corpora(profile, data)
-    out = paths.runs_dir(profile)
-    try:
-        (out / "notebooks").mkdir(parents=True, exist_ok=True)
-        (out / "notebooks" / ".writable").touch()
-    except OSError as error:
-        what = f"cannot write results to '{out}': {error.strerror}"
-        raise ConfigError(f"{what}. Make it writable, or set QLUNG_RUNS to another folder.") from error
-    parameters = {"profile": profile, "data": str(Path(data).expanduser().resolve()) if data else ""}
-    steps, started = [], time.perf_counter()
-    with progress_bar("training") as progress:
-        trained = []
-        predictions = experiments.train_all(
-            profile, data, lambda share, line: (trained.append(line), progress(share, line))
-        )
-    steps.append(("train every run", "ran" if trained else "reused", time.perf_counter() - started))
-    notebooks = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb"))
-    with progress_bar("notebooks") as progress:
-        for index, notebook in enumerate(notebooks):
-            progress(index / len(notebooks), notebook.stem)
-            started, output = time.perf_counter(), out / "notebooks" / notebook.name
-            stamp, key = output.with_suffix(".key"), _key(notebook, parameters, corpora)
-            fresh = output.is_file() and stamp.is_file() and stamp.read_text() == key and not force
-            if not fresh:
-                stamp.unlink(missing_ok=True)
-                run_notebook(notebook, output, parameters)
-                stamp.write_text(key)
-            steps.append((notebook.stem, "reused" if fresh else "ran", time.perf_counter() - started))
-    results.write_results(profile, predictions)
-    return pd.DataFrame(steps, columns=["step", "what", "seconds"])
+def new_notebook(cells: list, name: str) -> nbformat.NotebookNode:
+    """A notebook of the book; cell ids are derived from its name, so that a rebuild has the same bytes."""
+    for index, cell in enumerate(cells):
+        cell["id"] = hashlib.sha256(f"{name} {index}".encode()).hexdigest()[:8]
+    return nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
 
 
 def from_source(source: Path) -> nbformat.NotebookNode:
-    """The notebook of a py:percent file, without outputs; cell ids are derived, so a rebuild has the same bytes."""
-    notebook = jupytext.read(source)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    for index, cell in enumerate(notebook.cells):
-        cell.id = hashlib.sha256(f"{source.stem} {index}".encode()).hexdigest()[:8]
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    paired = {"formats": "ipynb,py:percent"}
-    notebook.metadata = nbformat.from_dict({"jupytext": paired, "kernelspec": kernel})
+    """The notebook of a py:percent file, without outputs."""
+    return new_notebook(jupytext.read(source).cells, source.stem)
+
+
+def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook as it is committed, whoever ran and saved it: nothing in it names a machine, a session or a time.
+
+    Metadata of the notebook are the book's, those of a cell its tags and whether its source is folded. Widgets, which
+    live in a kernel, go; addresses in memory become 0x0; cells that ran are counted from 1; prints are one output.
+    """
+    text = re.sub(r"0x[0-9a-f]{8,}", "0x0", nbformat.writes(notebook))
+    notebook = nbformat.reads(text, nbformat.NO_CONVERT)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for cell in notebook.cells:
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden")
+        kept = {"tags": cell.metadata.get("tags"), "jupyter": {"source_hidden": True} if folded else None}
+        cell.metadata = nbformat.from_dict({name: value for name, value in kept.items() if value})
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
+        ran = cell.execution_count is not None
+        cell.execution_count = count if ran else None
+        for output in cell.outputs:
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            if "execution_count" in output:
+                output.execution_count = cell.execution_count
+        cell.outputs = _one_stream_each(cell.outputs)
     return notebook
 
 
-def build(names: list[str] | None = None) -> list[Path]:
-    """Execute every notebook's source on the demo profile and write the .ipynb beside it; and the exercises."""
+def _one_stream_each(outputs: list) -> list:
+    """Outputs with what was printed on a stream joined to what was printed on it just before."""
+    joined = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output.output_type == "stream" and output.name == last.get("name"):
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def normalise_before_saving(model: dict, path: str, contents_manager, **_) -> None:
+    """Hook of JupyterLab: a notebook with a source beside it is saved as `build` would write it."""
+    source = Path(contents_manager.root_dir, path.strip("/")).with_suffix(".py")
+    if model["type"] == "notebook" and source.is_file():
+        model["content"] = normalise(nbformat.from_dict(model["content"]))
+
+
+def copy_exercises() -> None:
+    """Make the reader's own copies in notebooks/exercises/mine/, which git ignores; one that is there is left alone."""
+    for tracked in sorted((paths.NOTEBOOKS / "exercises").glob("*.ipynb")):
+        own = tracked.parent / "mine" / tracked.name
+        if not own.exists():
+            notebook = nbformat.read(tracked, nbformat.NO_CONVERT)
+            notebook.metadata["jupytext"] = {"formats": "ipynb"}  # no .py beside it
+            write(notebook, own)
+
+
+def write(notebook: nbformat.NotebookNode, target: Path) -> Path:
+    """Write a notebook as JupyterLab would."""
+    text = nbformat.writes(notebook) + "\n"
+    return paths.write_atomically(target, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def build_one(source: Path) -> Path:
+    """Execute a notebook's source on the demo profile and write the .ipynb beside it."""
     from nbclient import NotebookClient
 
-    lessons.write_exercises()
-    built = []
-    for source in sorted(paths.NOTEBOOKS.glob("[0-9]*.py")):
-        if names and source.stem not in names:
-            continue
-        notebook = from_source(source)
-        bare = [dict(cell.metadata) for cell in notebook.cells]
-        settings = {"timeout": 900, "kernel_name": "python3", "record_timing": False, "store_widget_state": False}
-        NotebookClient(notebook, config=ENCRYPTED, **settings).execute()
-        for cell, metadata in zip(notebook.cells, bare, strict=True):
-            cell.metadata = nbformat.from_dict(metadata)
-            for output in cell.get("outputs", []):  # a widget lives in a kernel, and its name changes every time
-                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-        notebook.metadata.pop("language_info", None)  # names the patch version of the Python that ran it
-        text = re.sub(r"0x[0-9a-f]{8,}", "0x0", nbformat.writes(notebook)) + "\n"
-        target = source.with_suffix(".ipynb")
-        built.append(paths.write_atomically(target, lambda part, t=text: part.write_text(t)))
-    return built
+    notebook = from_source(source)
+    settings = {"timeout": 900, "record_timing": False, "store_widget_state": False}
+    NotebookClient(notebook, **settings, **RUNNING).execute()
+    return write(normalise(notebook), source.with_suffix(".ipynb"))
+
+
+def build(names: list[str] | None = None, progress=lambda share, line: None) -> list[Path]:
+    """Execute every notebook's source, as many at once as there are cores, and write .ipynb."""
+    from . import engine
+
+    sources = [path for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.py")) if not names or path.stem in names]
+    with engine.connect(tasks=len(sources)) as client:
+        futures = {client.submit(build_one, source, pure=False): source.stem for source in sources}
+        return [engine.result(name, future) for name, future in engine.as_they_end(client, futures, progress)]

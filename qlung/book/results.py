@@ -1,7 +1,6 @@
 """Tables and pages of results: of a profile's runs, and of the studies that are committed."""
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from ..corpora import CLASSES
 from ..errors import ConfigError
 from ..evaluation import claims
 from ..quality import sources
-from ..training import experiments, profiles
+from ..training import profiles
 from .figures import METHOD_NAMES
 
 
@@ -42,59 +41,91 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-def page(profile: str, predictions: pd.DataFrame, record: dict, runs_at: str, pictures: list[str]) -> str:
-    """The results page as Markdown, from predictions alone.
+MOST_ROWS = 40  # of a table on a page; longer ones are CSV beside it
+
+
+def tables(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Every table of results, from predictions alone, by the name of its CSV.
+
+    Returns
+    -------
+    dict
+        "scores" (mean and sd over seeds), "runs" (every run), "measures" (mean over seeds of every measure that
+        notebook 06 explains) and "contrasts" (`evaluation.contrasts`).
+    """
+    runs, means = evaluation.scores(predictions)
+    measured, contrasts = evaluation.every_measure(predictions), evaluation.contrasts(predictions)
+    return {"scores": means, "runs": runs, "measures": measured, "contrasts": contrasts}
+
+
+def write_tables(home: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
+    """Write tables as CSV, with six decimals: the same bytes on another processor."""
+    style = {"index": False, "float_format": "%.6f", "encoding": "utf-8"}
+    return [
+        paths.write_atomically(home / f"{name}.csv", lambda part, t=table: t.to_csv(part, **style))
+        for name, table in tables.items()
+    ]
+
+
+def page(profile: str, predictions: pd.DataFrame, tables: dict, record: dict, home: str, pictures: list[str]) -> str:
+    """The results page as Markdown.
 
     Parameters
     ----------
+    tables : dict
+        From `tables`.
     record : dict
         One run's run.json, for the provenance line.
-    runs_at : str
-        Where a run's record lies, with {folder} or {run}.
+    home : str
+        Where the CSV files lie, relative to the page: "" or "figures/sc/".
     pictures : list of str
-        Paths relative to the page.
+        Names of the pictures in ``home``.
     """
-    runs, table = evaluation.scores(predictions)
     clips = predictions.drop_duplicates(["corpus", "event_id"]).groupby(["corpus", "label"], sort=False).size()
     counts = clips.reset_index(name="n").pivot_table("n", "corpus", "label", fill_value=0)
     counts = counts.reindex(columns=range(4), fill_value=0).set_axis(CLASSES, axis=1).astype(int).reset_index()
-    people = predictions.groupby("corpus")["patient_id"].nunique()
-    counts = counts.assign(patients=counts["corpus"].map(people))
-    runs["run"] = [f"[{r.run}]({runs_at.format(folder=_folder(r._asdict()), run=r.run)})" for r in runs.itertuples()]
-    every, against = evaluation.every_measure(predictions), evaluation.contrasts(predictions)
-    every["method"], against["row"] = every["method"].map(shown), against["row"].map(shown)
+    counts = counts.assign(patients=counts["corpus"].map(predictions.groupby("corpus")["patient_id"].nunique()))
+    means, runs = tables["scores"], tables["runs"]
+    methods = means[~means["method"].str.contains(" ") | (means["backbone"] == "none")]
+    variants = len(means) - len(methods)
+    left_out = f"{chr(10)}The {variants} rows of variants are in [scores.csv]({home}scores.csv).{chr(10)}"
+    files = {"scores.csv": "mean and standard deviation over seeds, variants included",
+             "runs.csv": f"Sp, Se and Score of {runs['run'].nunique()} runs", "contrasts.csv": "every difference",
+             "measures.csv": "every measure that notebook 06 explains, mean over seeds"}  # fmt: skip
+    if "folder" not in runs:  # a committed study, whose runs' folders are not
+        files["runs.jsonl"] = "every run's record: settings, code, packages, data, time and memory"
     return f"""# Results of profile {profile}
 
 Code {record["commit"][:12]}{" with uncommitted changes" if record["dirty"] else ""}, Python {record["python"]}, \
 torch {record["packages"]["torch"]}, {record["device"]}. Trained on {sum(record["train_counts"])} clips \
-({" / ".join(map(str, record["train_counts"]))} by class). Sp, Se and Score in percent, last epoch, nothing chosen on \
-test; ± is the sample standard deviation over seeds. Always answering "normal" scores 50.
+({" / ".join(map(str, record["train_counts"]))} by class). Specificity (Sp), sensitivity (Se) and Score = \
+(Sp + Se) / 2 in percent, last epoch, nothing chosen on test; ± is the sample standard deviation over seeds. Always \
+answering "normal" scores 50.
 
 ## Test clips
 {markdown(counts)}
 ## Mean over seeds
-{markdown(pretty(table))}
-{_differences_section(against)}## Every measure
-Mean over seeds, in percent; notebook 06 says what each one is. Probabilities of variants (two words) are not kept.
-
-{markdown(every)}
-{_claims_section(profile, predictions)}## Every run
-{markdown(runs)}
+{markdown(pretty(methods))}{left_out if variants else ""}
+{_differences_section(tables["contrasts"], home)}{_claims_section(profile, predictions)}## Every number
+{"".join(f"- [{name}]({home}{name}): {what}{chr(10)}" for name, what in files.items())}
 ## Figures
-{"".join(f"![{path.rsplit('/', 1)[-1]}]({path}){chr(10)}" for path in pictures)}"""
+{"".join(f"- [{name}]({home}{name}){chr(10)}" for name in pictures)}"""
 
 
-def _differences_section(against: pd.DataFrame) -> str:
-    """The table of `contrasts` as a section, where a study has any."""
-    if not len(against):
+def _differences_section(contrasts: pd.DataFrame, home: str) -> str:
+    """The table of contrasts as a section, where a study has any; of a long one the intervals that exclude 0."""
+    if not len(contrasts):
         return ""
+    clear = contrasts[(contrasts["low"] > 0) | (contrasts["high"] < 0)]
+    table = contrasts if len(contrasts) <= MOST_ROWS else clear
+    which = "" if table is contrasts else f"The {len(clear)} rows whose interval excludes 0; all are in the CSV. "
     return f"""## Differences
-Every method against CE and every variant against its method, with 95 % intervals over patients and seeds (bootstrap, \
-the same draws for both). p: by swapping the two methods' answers patient by patient, and seed by seed; "p Holm": the \
-larger of the two, corrected for the {len(against)} comparisons on this page. Of twenty intervals one excludes 0 by \
-chance: a row alone proves little.
+{which}Every method against CE (cross-entropy) and every variant against its method, with 95 % intervals over \
+patients and seeds (bootstrap, the same draws for both). p: by swapping the two methods' answers patient by patient, \
+and seed by seed; "p Holm": the larger of the two, corrected for the {len(contrasts)} comparisons of \
+[contrasts.csv]({home}contrasts.csv). Of twenty intervals one excludes 0 by chance: a row alone proves little.
 
-{markdown(against)}
+{markdown(table.assign(row=table["row"].map(shown)))}
 """
 
 
@@ -111,99 +142,46 @@ profile's interval shows; the verdict is about the paper's claim.
 """
 
 
-def _folder(row) -> str:
+def folder_of(row) -> str:
     """Where a run lies in runs/<profile>/; a variant lies with its method."""
     return f"{row['backbone']}-{row['method'].split()[0]}/{row['run']}"
 
 
 def write_results(profile: str, predictions: pd.DataFrame) -> Path:
-    """Write runs/<profile>/results.md and scores.csv from predictions."""
-    home, first = paths.runs_dir(profile), predictions.iloc[0]
-    record = json.loads((home / _folder(first) / "run.json").read_text())
+    """Write runs/<profile>/results.md, and the CSV of every table, from predictions."""
+    home, found = paths.runs_dir(profile), tables(predictions)
+    found["runs"]["folder"] = [folder_of(row) for row in found["runs"].to_dict("records")]
+    record = json.loads((home / found["runs"]["folder"].iloc[0] / "run.json").read_text(encoding="utf-8"))
     pictures = [f"figures/{path.name}" for path in sorted((home / "figures").glob("*.png"))]
-    text = page(profile, predictions, record, "{folder}/run.json", pictures)
-    table = evaluation.scores(predictions)[1]
-    paths.write_atomically(home / "scores.csv", lambda part: table.to_csv(part, index=False, float_format="%.4f"))
-    return paths.write_atomically(home / "results.md", lambda part: part.write_text(text))
-
-
-EVIDENCE = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
-            "device"]  # fmt: skip
-DETAILS = [f"{letter}{k}" for letter in "pc" for k in range(4)]
-
-
-def histories(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
-    """history.csv of every run behind a table of predictions, stacked, with backbone, method, seed and run."""
-    out = []
-    for row in predictions[["backbone", "method", "seed", "run"]].drop_duplicates().to_dict("records"):
-        out.append(pd.read_csv(paths.runs_dir(profile) / _folder(row) / "history.csv").assign(**row))
-    return pd.concat(out, ignore_index=True)
+    write_tables(home, found)
+    text = page(profile, predictions, found, record, "", pictures)
+    return paths.write_atomically(home / "results.md", lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
-    """A committed table of a study: its "predictions" (patients and events are numbers) or its runs' "histories"."""
-    path = paths.ROOT / "figures" / profile / f"{table}.parquet"
-    if not path.is_file():
-        raise ConfigError(f"no {table} of profile '{profile}' are committed ('{path}'): `qlung evidence` writes them")
-    return pd.read_parquet(path)
+    """A committed table of a study.
 
-
-def publish(profile: str, data: str = "", progress=lambda share, line: None) -> list[Path]:
-    """Write what is committed of a study: figures/<profile>/, and from that RESULTS.md and the README's table.
-
-    Predictions go in without names of recordings: patients and events are numbered, so that tables and intervals can
-    be computed again without any recording and without training. Probabilities, cosines and histories go in for
-    methods, not for their variants.
+    Parameters
+    ----------
+    table : str
+        "predictions" (patients and events are numbers), "histories" of its runs, or a name of `tables`: "contrasts" is
+        read at once, where computing it again takes seconds to minutes.
     """
-    predictions, home = experiments.train_all(profile, data, progress), paths.ROOT / "figures" / profile
-    kept = predictions[EVIDENCE + DETAILS].copy()
-    kept.loc[kept["method"].str.contains(" "), DETAILS] = np.nan
-    for name in ("patient_id", "event_id"):
-        kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
-    kept = kept.astype({name: "int8" for name in ("seed", "label", "predicted")})
-    digits = {name: 4 if name in DETAILS else 3 for name in ("aqs", *DETAILS)}
-    kept = kept.astype(dict.fromkeys(digits, "float32")).round(digits)
-    (home / "runs").mkdir(parents=True, exist_ok=True)
-    for old in [*home.glob("*.*"), *home.glob("runs/*.json")]:
-        old.unlink()
-    kept.to_parquet(home / "predictions.parquet", index=False, compression="zstd")
-    curves = histories(profile, predictions[~predictions["method"].str.contains(" ")])
-    curves.to_parquet(home / "histories.parquet", index=False, compression="zstd")
-    for run in kept[["backbone", "method", "run"]].drop_duplicates().itertuples():
-        record = paths.runs_dir(profile) / _folder(run._asdict()) / "run.json"
-        shutil.copyfile(record, home / "runs" / f"{run.run}.json")
-    for picture in (paths.runs_dir(profile) / "figures").glob("0[24-8]-*"):  # 01 draws single recordings, 03 toys
-        if picture.suffix in (".png", ".svg", ".csv"):
-            shutil.copyfile(picture, home / picture.name)
-    return rebuild()
+    home = paths.ROOT / "figures" / profile
+    if (path := home / f"{table}.parquet").is_file():
+        return pd.read_parquet(path)
+    if (path := home / f"{table}.csv").is_file():
+        return pd.read_csv(path)
+    raise ConfigError(f"no {table} of profile '{profile}' are committed in '{home}': `make evidence` writes them")
+
+
+def records(profile: str) -> list[dict]:
+    """Records of a committed study's runs: run.json of each, and its folder's name as "run"."""
+    lines = (paths.ROOT / "figures" / profile / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def headline() -> pd.DataFrame:
     """What the README's table rests on: the sc study, but its fine-tuned mn04 from depth, which has more seeds."""
     wide, deep = evidence("sc"), evidence("depth")
     return pd.concat([deep, wide[~wide["backbone"].isin(deep["backbone"].unique())]], ignore_index=True)
-
-
-def rebuild() -> list[Path]:
-    """Every results page and the README's table from the committed evidence."""
-    written = []
-    for path in sorted((paths.ROOT / "figures").glob("*/predictions.parquet")):
-        home, profile = path.parent, path.parent.name
-        kept, main = pd.read_parquet(path), profile == "sc"
-        record = json.loads((home / "runs" / f"{kept['run'].iloc[0]}.json").read_text())
-        at = f"figures/{profile}/" if main else ""
-        pictures = [f"{at}{picture.name}" for picture in sorted(home.glob("*.png"))]
-        target = paths.ROOT / "RESULTS.md" if main else home / "results.md"
-        text = page(profile, kept, record, f"{at}runs/{{run}}.json", pictures)
-        written.append(paths.write_atomically(target, lambda part, t=text: part.write_text(t)))
-    kept = headline()
-    readme = paths.ROOT / "README.md"
-    begin, end = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
-    before, _, rest = readme.read_text().partition(begin)
-    first = evaluation.scores(kept[kept["method"].isin(["ce", "qlung"])])[1]
-    at = dict.fromkeys(kept["backbone"], "RESULTS.md")
-    at |= dict.fromkeys(evidence("depth")["backbone"], "figures/depth/results.md")
-    linked = pretty(first).assign(backbone=[f"[{b}]({at[b]})" if b in at else b for b in first["backbone"]])
-    table = markdown(linked) + "\n" + markdown(claims.judge("sc", kept))
-    text = before + begin + table + end + rest.partition(end)[2]
-    return [*written, paths.write_atomically(readme, lambda part: part.write_text(text))]

@@ -1,26 +1,21 @@
 """Every run of a profile through Dask: one papermill run of notebook 04 each, on one machine or a cluster."""
 
-import contextlib
-import logging
-import os
 import time
 from pathlib import Path
 
 import pandas as pd
-import torch
-from distributed import Client, Nanny, Scheduler, SpecCluster, as_completed
+from distributed import as_completed
 
 from .. import paths
 from ..errors import ConfigError, QlungError
 from ..training import profiles, runs
-from . import notebooks
+from . import engine, notebooks
 
 
 def plan(profile: str, data: str = "", table: str = "") -> list[tuple[str, Path, dict]]:
     """(name, folder, checked parameters of notebook 04) of every run, so that a wrong row stops a sweep at once."""
-    rows, ((train, tests), *more) = (
-        profiles.load_profile(profile, table).rows(), profiles.parts(profile, data, table)
-    )  # fmt: skip
+    rows = profiles.load_profile(profile, table).rows()
+    (train, tests), *more = profiles.parts(profile, data, table)
     if more or any(label != c.method for label, c in rows):
         raise ConfigError(f"profile '{profile}' has folds or variants, which notebook 04 can't take: use `qlung train`")
     given = {name: str(Path(value).expanduser().resolve()) if value else "" for name, value in
@@ -45,39 +40,11 @@ def run_row(notebook: Path, folder: Path, parameters: dict) -> str:
     try:
         notebooks.run_notebook(notebook, folder / "train.ipynb", parameters)
     except QlungError as error:
-        told = str(error)
-        paths.write_atomically(folder / "error.txt", lambda part: part.write_text(told))
-        return told
+        message = str(error)
+        paths.write_atomically(folder / "error.txt", lambda part: part.write_text(message, encoding="utf-8"))
+        return message
     (folder / "error.txt").unlink(missing_ok=True)
     return ""
-
-
-@contextlib.contextmanager
-def connect(scheduler: str = "", jobs: int = 0):
-    """A client of the scheduler at an address, or of ``jobs`` processes here: one a GPU, else one a core."""
-    if scheduler:
-        try:
-            client = Client(scheduler, timeout="10s")
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"no Dask scheduler answers at '{scheduler}' ({error}). Start one with `dask scheduler`."
-            ) from error
-        with client:
-            client.wait_for_workers(1)
-            yield client
-        return
-    gpus, cores = torch.cuda.device_count(), os.cpu_count()
-    jobs = jobs or gpus or cores
-    env = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs)))}
-    workers = {}
-    for index in range(jobs):
-        options = {"nthreads": 1, "memory_limit": 0, "host": "127.0.0.1", "env": env, "silence_logs": logging.ERROR}
-        if gpus:
-            options |= {"env": env | {"CUDA_VISIBLE_DEVICES": str(index % gpus)}, "resources": {"GPU": 1}}
-        workers[index] = {"cls": Nanny, "options": options}
-    here = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    with SpecCluster(workers, here, silence_logs=logging.ERROR) as cluster, Client(cluster) as client:
-        yield client
 
 
 def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jobs: int = 0, progress=lambda *_: None):
@@ -99,7 +66,7 @@ def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jo
     Returns
     -------
     DataFrame
-        One row a run: run, what ("ran", "reused" or "failed"), seconds since the start, error. Also in sweep.csv.
+        One row per run: run, what ("ran", "reused" or "failed"), seconds since the start, error. Also in sweep.csv.
     """
     started, rows = time.perf_counter(), []
 
@@ -115,13 +82,11 @@ def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jo
         if is_done(folder):
             note(name, "reused")
     if todo := [row for row in planned if not is_done(row[1])]:
-        with connect(scheduler, jobs) as client:
-            offered = [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
-            needs = {"GPU": 1} if any("GPU" in resources for resources in offered) else None
-            futures = {}
+        with engine.connect(scheduler, jobs, len(todo)) as client:
+            resources, futures = engine.needs(client), {}
             for name, folder, parameters in todo:
                 key = f"qlung-{folder.name}"  # the same for everybody: two sweeps share a row
-                row = client.submit(run_row, notebook, folder, parameters, key=key, retries=2, resources=needs)
+                row = client.submit(run_row, notebook, folder, parameters, key=key, retries=2, resources=resources)
                 futures[row] = name
             for future in as_completed(futures):
                 error = str(future.exception() or "") or future.result()

@@ -1,0 +1,272 @@
+"""Intervals and verdicts on predictions whose answer is known."""
+
+import re
+import shutil
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import publish_evidence
+import pytest
+from PIL import Image
+from scipy import stats
+from typer.testing import CliRunner
+
+from qlung import evaluation, paths
+from qlung.book import cli, figures, results
+from qlung.corpora import CLASSES
+from qlung.errors import ConfigError
+from qlung.evaluation import claims, geometry
+
+
+def made_up(right: dict, patients: int = 30, seeds: int = 3, corpus: str = "icbhi") -> pd.DataFrame:
+    """Eight clips per patient, two per class; ``right`` is each method's chance of a correct answer."""
+    rows, rng = [], np.random.default_rng(0)
+    for method, chance in right.items():
+        for seed in range(seeds):
+            label = np.tile([0, 0, 1, 1, 2, 2, 3, 3], patients)
+            hit = rng.random(len(label)) < chance
+            table = pd.DataFrame({"label": label, "predicted": np.where(hit, label, (label + 1) % 4)})
+            ids = np.repeat(np.arange(patients), 8)
+            table = table.assign(patient_id=ids.astype(str), event_id=np.arange(len(label)).astype(str), aqs=0.5)
+            cosines = {f"c{k}": np.where(table["predicted"] == k, 0.9, 0.1) for k in range(4)}
+            rows.append(table.assign(method=method, seed=seed, backbone="cnn", corpus=corpus, **cosines))
+    return pd.concat(rows, ignore_index=True)
+
+
+def test_bootstrap_measures_the_mean_score_and_its_spread():
+    table = made_up({"ce": 0.6, "qlung": 0.6})
+    draws = evaluation.bootstrap(table)
+    scores = evaluation.score_table(table, ["method", "seed"])
+    assert draws.iloc[0].to_dict() == pytest.approx(scores.groupby("method")["Score"].mean().to_dict())
+    binomial = 100 * np.sqrt(0.24 * (1 / 60 + 1 / 180) / 4)  # one seed's Score: mean of two proportions
+    assert 0.3 * binomial < draws["ce"].iloc[1:].std() < 2 * binomial
+
+
+def test_a_real_difference_excludes_zero_and_none_contains_it():
+    clear = evaluation.difference(made_up({"ce": 0.5, "qlung": 0.8}), "qlung", "ce")
+    assert clear["low"] > 0
+    assert clear["low"] < clear["difference"] < clear["high"]
+    none = evaluation.difference(made_up({"ce": 0.6, "qlung": 0.6}), "qlung", "ce")
+    assert none["low"] < 0 < none["high"]
+    same = made_up({"ce": 0.6})
+    both = pd.concat([same, same.assign(method="qlung")])
+    assert evaluation.difference(both, "qlung", "ce") == {"difference": 0, "low": 0, "high": 0, "seeds": 3}
+
+
+def test_intervals_over_patients_are_wider_when_patients_differ():
+    table = made_up({"ce": 0.6}, seeds=1)
+    odd, wrong = table["patient_id"].astype(int) % 2, (table["label"] + 1) % 4
+    whole = table.assign(predicted=np.where(odd, table["label"], wrong))
+    assert evaluation.bootstrap(whole).std()["ce"] > 1.5 * evaluation.bootstrap(table).std()["ce"]
+
+
+def test_unequal_seeds_are_refused():
+    table = made_up({"ce": 0.6, "qlung": 0.6})
+    with pytest.raises(ConfigError, match="the same seeds only"):
+        evaluation.bootstrap(table[(table["method"] == "ce") | (table["seed"] == 0)])
+
+
+def test_separation_is_the_margin_between_angles():
+    cosines = pd.DataFrame(np.cos(np.radians([[30, 60, 90, 120], [80, 70, 50, 90]])), columns=["c0", "c1", "c2", "c3"])
+    assert geometry.separation(cosines.assign(label=[0, 1])).tolist() == pytest.approx([30, -20])
+
+
+def test_floors():
+    table = evaluation.trivial_scores([0, 0, 1, 2, 2, 3]).set_index("method")
+    assert table.loc["always normal"].tolist() == [100, 0, 50]
+    assert table.loc["always wheeze"].tolist() == [0, 50, 25]
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict"),
+    [({"ce": 0.4, "qlung": 0.8}, "confirmed"), ({"ce": 0.8, "qlung": 0.4}, "contradicted"),
+     ({"ce": 0.6, "qlung": 0.6}, "not confirmed")],
+)  # fmt: skip
+def test_verdicts(right, verdict):
+    judged = claims.judge("paper", made_up(right)).set_index("claim")["verdict"]
+    assert judged["C1"] == verdict
+    assert judged["C3"] == "not measured yet"  # nobody trained + quality margin here
+    assert claims.judge("sc", made_up(right)).set_index("claim")["verdict"]["C1"].startswith("not testable here")
+
+
+def test_two_backbones_must_agree_for_a_confirmation():
+    table = pd.concat([made_up({"ce": 0.4, "qlung": 0.8}), made_up({"ce": 0.6, "qlung": 0.6}).assign(backbone="mn04")])
+    assert claims.judge("paper", table).set_index("claim")["verdict"]["C1"] == "not confirmed"
+
+
+@pytest.fixture(scope="module")
+def rebuilt(tmp_path_factory):
+    """A copy of the committed pages and studies, its tables and pages written again; and what was written."""
+    copy = tmp_path_factory.mktemp("evidence")
+    shutil.copy(paths.ROOT / "README.md", copy)
+    shutil.copytree(paths.ROOT / "figures", copy / "figures")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "ROOT", copy)
+        return copy, publish_evidence.rebuild()
+
+
+def test_committed_tables_are_rebuilt_from_committed_predictions(rebuilt):
+    copy, written = rebuilt
+    assert {"README.md", "RESULTS.md", "contrasts.csv"} <= {path.name for path in written}
+    for path in written:
+        committed = paths.ROOT / path.relative_to(copy)
+        assert path.read_text(encoding="utf-8") == committed.read_text(encoding="utf-8"), path
+    assert "| C1 |" in (copy / "README.md").read_text(encoding="utf-8")
+
+
+def test_pages_are_short_and_link_to_what_is_there(rebuilt):
+    _, written = rebuilt
+    for page in (path for path in written if path.suffix == ".md"):
+        text = page.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 200, page
+        linked = re.findall(r"\]\(((?:figures|runs)/[^)]+|[^/)]+\.(?:png|csv|jsonl))\)", text)
+        assert all((page.parent / one).is_file() for one in linked), page
+        assert page.name == "README.md" or {"runs.jsonl", "contrasts.csv"} <= {one.rpartition("/")[2] for one in linked}
+
+
+@pytest.mark.parametrize("study", [path.name for path in sorted(paths.ROOT.glob("figures/*"))])
+def test_every_run_of_a_study_has_one_record(study):
+    kept, records = results.evidence(study), results.records(study)
+    names = [record["run"] for record in records]
+    assert names == sorted(set(kept["run"]))
+    assert set(results.evidence(study, "runs")["run"]) == set(names)
+    config = pd.DataFrame([record["config"] for record in records], index=names)[["backbone", "seed"]]
+    first = kept.groupby("run")[["backbone", "seed"]].first()
+    assert (config.loc[first.index] == first).all(axis=None)
+
+
+@pytest.mark.parametrize("path", sorted(paths.ROOT.glob("figures/*/predictions.parquet")), ids=lambda p: p.parent.name)
+def test_committed_predictions_name_no_recording(path):
+    kept = pd.read_parquet(path)
+    assert all(pd.api.types.is_integer_dtype(kept[name]) for name in ("patient_id", "event_id"))
+    assert "recording_id" not in kept
+
+
+@pytest.mark.parametrize(("backbone", "study"), [("mn04", "depth"), ("mn04_frozen", "sc")])
+def test_training_again_gave_the_same_predictions(backbone, study):
+    """`steady` was trained from nothing, commits later than the studies that its rows come from."""
+    key = ["corpus", "method", "seed", "event_id"]
+    again, first = (kept[kept["backbone"] == backbone] for kept in map(results.evidence, ("steady", study)))
+    both = again.merge(first, on=key, suffixes=("", " before"), validate="one_to_one")
+    assert len(both) == len(again) > 20_000
+    for name in ("label", "predicted", "p0", "p3", "c0", "c3"):
+        assert (both[name] == both[f"{name} before"]).all(), name
+    assert not set(again["run"]) & set(first["run"])
+
+
+def test_committed_histories_are_those_of_the_committed_runs():
+    curves, kept = results.evidence("steady", "histories"), results.evidence("steady")
+    assert set(curves["run"]) == set(kept["run"])
+    assert curves.groupby("backbone")["epoch"].max().to_dict() == {"mn04": 8, "mn04_frozen": 30}
+    drawn = pd.read_csv(paths.ROOT / "figures/sc/04-curves.csv")
+    assert set(drawn["gamma"]) == {0.5}  # the methods themselves, no variant
+    with pytest.raises(ConfigError, match="no histories of profile 'folds' are committed"):
+        results.evidence("folds", "histories")
+
+
+def test_committed_pictures_carry_their_numbers():
+    pictures = sorted(paths.ROOT.glob("figures/*/*.png"))
+    assert len(pictures) > 20
+    for picture in pictures:
+        assert picture.with_suffix(".svg").is_file(), picture
+        assert len(pd.read_csv(picture.with_suffix(".csv"))), picture
+
+
+def test_committed_confusions_are_those_of_the_committed_predictions():
+    kept = results.evidence("sc").query("corpus == 'icbhi'")
+    table = pd.read_csv(paths.ROOT / "figures/sc/06-confusion.csv")
+    for (backbone, method), drawn in table.groupby(["backbone", "method"]):
+        part = kept[(kept["backbone"] == backbone) & (kept["method"] == method)]
+        counted = evaluation.confusion(part["label"], part["predicted"])
+        assert np.array_equal(drawn[list(CLASSES)].to_numpy(), counted)
+
+
+def test_claims_can_be_checked_without_data():
+    done = CliRunner().invoke(cli.app, ["check", "--committed"])
+    assert done.exit_code == 0
+    assert done.output.count("not testable here") == 8
+    assert "QLung beats cross-entropy" in done.output
+
+
+def test_what_the_readme_says_in_words_is_so():
+    """Its paragraph "In short", sentence by sentence, from the committed predictions."""
+    kept = results.headline()
+    against = evaluation.contrasts(kept).query("backbone != 'cnn'")
+    methods = against[~against["row"].str.contains(" ")]
+    home = methods[methods["corpus"] == "icbhi"]
+    assert home["backbone"].value_counts().to_dict() == {"mn04_frozen": 12, "mn04": 5}
+    assert (home["low"] < 0).all()
+    assert methods[(methods["corpus"] == "sprsound") & (methods["low"] > 0)]["row"].tolist() == ["arcface"]
+    table = evaluation.over_seeds(evaluation.score_table(kept, ["corpus", "backbone", "method", "seed"]),
+                                  ["corpus", "backbone", "method"])  # fmt: skip
+    tuned = table[(table["corpus"] == "icbhi") & (table["backbone"] == "mn04")]
+    assert (tuned["Score mean"] < 50).all()
+    seeds = table.groupby("backbone")["seeds"].unique().explode().to_dict()
+    assert seeds == {"mn04": 5, "mn04_frozen": 10, "cnn": 3}
+    gains = {("quality", "fixed"): 0.75, ("qlung", "class"): 1.45, ("qlung", "ce"): 2.46}
+    for backbone, inside in (("mn04", True), ("mn04_frozen", False)):
+        part = kept[(kept["corpus"] == "icbhi") & (kept["backbone"] == backbone)]
+        for pair, gain in gains.items():
+            found = evaluation.difference(part, *pair)
+            assert found["low"] < 0 < found["high"]
+            assert (gain < found["high"]) == inside
+    tried = pd.concat([evaluation.contrasts(results.evidence(name)) for name in ("ablation", "ledger")])
+    tried = tried[(tried["corpus"] == "icbhi") & tried["row"].str.contains(" ")]
+    shuffled = pd.concat([tried, against])[lambda t: t["row"].str.endswith("quality=shuffled")]
+    assert set(shuffled["backbone"]) == {"mn04", "mn04_frozen"}
+    assert ((shuffled["low"] < 0) & (shuffled["high"] > 0)).all()
+    chosen = tried["row"].str.contains("checkpoint=")
+    assert ((tried["low"] < 0) & (tried["high"] > 0))[~chosen].all()
+    assert ((tried["high"] - tried["low"]) / 2)[~chosen].between(1, 2).mean() > 0.5
+    picked = tried[tried["row"].str.endswith("best_on_test")]["difference"]
+    assert picked.max() > min(gains.values())
+    curves = results.evidence("steady", "histories")
+    spread = curves.assign(spread=curves["grad_norm_sd"] / curves["grad_norm"])
+    by_seed = evaluation.score_table(kept, ["backbone", "corpus", "method", "seed"])
+    by_seed = dict(iter(by_seed.groupby(["backbone", "corpus", "method"])["Score"]))
+    for backbone in ("mn04", "mn04_frozen"):
+        for corpus in ("icbhi", "sprsound"):
+            pair = [by_seed[backbone, corpus, method] for method in ("quality", "class")]
+            assert stats.levene(*pair).pvalue > 0.05
+        steps = spread[spread["backbone"] == backbone].pivot_table("spread", "seed", "method")
+        assert stats.ttest_rel(steps["class"], steps["quality"]).pvalue > 0.05
+
+
+def test_no_training_clip_of_a_committed_run_was_without_quality():
+    """The ledger says of silence that nothing hangs on it here."""
+    studies = [path.parent.name for path in paths.ROOT.glob("figures/*/runs.jsonl")]
+    records = [record for study in studies for record in results.records(study)]
+    assert len(records) > 1000
+    assert {record["missing_quality"] for record in records} == {0}
+
+
+def test_figures_carry_their_origin(tmp_path, monkeypatch):
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    table = pd.DataFrame({"difference": [1.0, 2.0], "low": [0, 1], "high": [2, 3], "paper": [1.5, np.nan],
+                          "run": ["abc", "def"]})  # fmt: skip
+    figures.use_style()
+    fig, ax = plt.subplots()
+    figures.intervals(ax, table, ["first", "second"], reference="paper")
+    figures.save(fig, "05-origin", "demo", table)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["first", "second"]
+    assert [len(drawn.get_offsets().compressed()) // 2 for drawn in ax.collections[1:]] == [2, 1]
+    picture, drawn = (tmp_path / "demo" / "figures" / f"05-origin.{suffix}" for suffix in ("png", "svg"))
+    origin = Image.open(picture).text
+    assert re.fullmatch(r"commit \w+.*, notebook 05_ablate_margins, profile demo", origin["Source"])
+    assert origin["Description"] == "runs abc def"
+    assert origin["Source"] in drawn.read_text(encoding="utf-8")
+    first = drawn.read_bytes()
+    figures.save(fig, "05-origin", "demo", table)
+    assert drawn.read_bytes() == first
+
+
+def test_dots_show_every_seed_and_the_spread():
+    table = pd.DataFrame({"method": ["ce"] * 3 + ["qlung"] * 3, "Score": [1.0, 2, 3, 4, 6, 8]})
+    _, ax = plt.subplots()
+    figures.dots(ax, table, "Score", ["ce", "qlung"], color="black")
+    assert sorted(x for points in ax.collections for x, _ in points.get_offsets().tolist()) == [1, 2, 3, 4, 6, 8]
+    spread = [sorted({round(x, 6) for x in line.get_xdata()}) for line in ax.lines]
+    assert [1.0, 3.0] in spread  # mean 2, sample sd 1
+    assert [4.0, 8.0] in spread
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["CE (n=3)", "QLung (n=3)"]

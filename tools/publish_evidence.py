@@ -1,0 +1,103 @@
+"""Write what is committed of a finished study: figures/<profile>/, RESULTS.md and the README's table. For maintainers.
+
+    python tools/publish_evidence.py PROFILE [DATA]     # from the runs of a profile: `make evidence`
+    python tools/publish_evidence.py                    # pages and tables again, from what is committed
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qlung import evaluation, paths
+from qlung.book import results
+from qlung.errors import QlungError
+from qlung.evaluation import claims
+from qlung.training import experiments
+
+KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
+        "device"]  # fmt: skip
+DETAILS = [f"{letter}{k}" for letter in "pc" for k in range(4)]
+BEGIN, END = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
+
+
+def without_names(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Predictions without names of recordings: patients and events are numbered.
+
+    Tables and intervals can be computed from them again without any recording and without training. Probabilities and
+    cosines stay for methods, not for their variants.
+    """
+    kept = predictions[KEPT + DETAILS].copy()
+    kept.loc[kept["method"].str.contains(" "), DETAILS] = np.nan
+    for name in ("patient_id", "event_id"):
+        kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
+    kept = kept.astype({name: "int8" for name in ("seed", "label", "predicted")})
+    digits = {name: 4 if name in DETAILS else 3 for name in ("aqs", *DETAILS)}
+    return kept.astype(dict.fromkeys(digits, "float32")).round(digits)
+
+
+def publish(profile: str, data: str = "") -> list[Path]:
+    """Write figures/<profile>/ from finished runs, then every page."""
+    predictions, home = experiments.load_predictions(profile, data), paths.ROOT / "figures" / profile
+    if home.is_dir():
+        shutil.rmtree(home)
+    home.mkdir(parents=True)
+    kept = without_names(predictions)
+    kept.to_parquet(home / "predictions.parquet", index=False, compression="zstd")
+    records, curves = [], []
+    for run in kept[["backbone", "method", "seed", "run"]].drop_duplicates().to_dict("records"):
+        folder = paths.runs_dir(profile) / results.folder_of(run)
+        records.append({"run": run["run"]} | json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        if " " not in run["method"]:
+            curves.append(pd.read_csv(folder / "history.csv").assign(**run))
+    write_records(home, records)
+    pd.concat(curves).to_parquet(home / "histories.parquet", index=False, compression="zstd")
+    for picture in (paths.runs_dir(profile) / "figures").glob("0[24-8]-*"):  # 01 draws single recordings, 03 toys
+        if picture.suffix in (".png", ".svg", ".csv"):
+            shutil.copyfile(picture, home / picture.name)
+    return rebuild()
+
+
+def write_records(home: Path, records: list[dict]) -> None:
+    """Write records of runs, one per line, sorted by the run's name."""
+    lines = [json.dumps(record) + "\n" for record in sorted(records, key=lambda record: record["run"])]
+    (home / "runs.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def rebuild() -> list[Path]:
+    """Every table, results page and the README's table from the committed evidence."""
+    written = []
+    for path in sorted((paths.ROOT / "figures").glob("*/predictions.parquet")):
+        home, profile = path.parent, path.parent.name
+        kept = pd.read_parquet(path)
+        record = next(one for one in results.records(profile) if one["run"] == kept["run"].iloc[0])
+        found = results.tables(kept)
+        written += results.write_tables(home, found)
+        at, target = ("figures/sc/", paths.ROOT / "RESULTS.md") if profile == "sc" else ("", home / "results.md")
+        text = results.page(profile, kept, found, record, at, [path.name for path in sorted(home.glob("*.png"))])
+        written.append(paths.write_atomically(target, lambda part, t=text: part.write_text(t, encoding="utf-8")))
+    return [*written, write_readme()]
+
+
+def write_readme() -> Path:
+    """The README with its tables of results written anew."""
+    kept, readme = results.headline(), paths.ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    first = evaluation.scores(kept[kept["method"].isin(["ce", "qlung"])])[1]
+    at = dict.fromkeys(kept["backbone"], "RESULTS.md")
+    at |= dict.fromkeys(results.evidence("depth")["backbone"], "figures/depth/results.md")
+    linked = results.pretty(first).assign(backbone=[f"[{b}]({at[b]})" if b in at else b for b in first["backbone"]])
+    tables = results.markdown(linked) + "\n" + results.markdown(claims.judge("sc", kept))
+    text = before + BEGIN + tables + END + rest.partition(END)[2]
+    return paths.write_atomically(readme, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    try:
+        for path in publish(*sys.argv[1:]) if sys.argv[1:] else rebuild():
+            print(f"wrote {path.relative_to(paths.ROOT)}")
+    except QlungError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
