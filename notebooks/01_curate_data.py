@@ -20,7 +20,8 @@
 #
 # **Reproduces:** the paper's section on data sets.
 #
-# **Runtime:** under a minute (demo), about a minute (sc).
+# **Runtime:** under a minute on synthetic recordings (profile `demo`), about a minute on real ones
+# (profile `sc`).
 #
 # [Previous: Start here](00_start_here.ipynb) · [Next: Measure quality](02_measure_quality.ipynb) ·
 # [Glossary](../docs/glossary.md) · [All results](../RESULTS.md)
@@ -81,8 +82,9 @@ events.groupby("corpus").head(2)[columns].round(2)
 # ## Completeness: counts against the owners'
 #
 # Is everything here that the owners publish? `train` and `test` are the number of events: normal,
-# crackle, wheeze, both. On the demo profile, and on a part of ICBHI, the two columns differ, and
-# so does every score that could be compared.
+# crackle, wheeze, both. On a part of ICBHI the two columns differ, and so does every score that
+# could be compared. On the demo profile the corpora are synthetic, and the published counts only
+# show what to expect of the real ones.
 
 
 # %%
@@ -97,7 +99,7 @@ rows = []
 for name, corpus in corpora.items():
     published = fetch.registry()[name.removeprefix("synthetic-")]["expect"]
     rows += [(name, what, published[what], value) for what, value in size(corpus).items()]
-pd.DataFrame(rows, columns=["corpus", "number of", "published", "here"])
+pd.DataFrame(rows, columns=["corpus", "number of", "published (real corpus)", "here"])
 
 # %% [markdown]
 # ## Classes, devices, patients and splits
@@ -271,20 +273,20 @@ near_median = ours.events.eval("end_s - start_s").sub(events["seconds"].median()
 chosen = dataclasses.replace(ours, events=ours.events.loc[[near_median]])
 padded = next(audio.cut_clips(chosen, 4000))[1]
 length = len(next(audio.cut_clips(chosen, 4000, None))[1])
+grid = [["clip"] * len(corpora), [*corpora]]  # of the figure: the clip above, one corpus per panel
 
 # %% jupyter={"source_hidden": true}
-rows = [["clip"] * len(corpora), [*corpora]]
-fig, axes = plt.subplot_mosaic(rows, figsize=(10, 4.4), height_ratios=[1, 1.7])
+boxes = {"y": "class", "order": CLASSES, "hue": "class", "palette": figures.CLASS_COLOURS}
+fig, axes = plt.subplot_mosaic(grid, figsize=(10, 4.4), height_ratios=[1, 1.7])
 wave = {"sr": 4000, "ax": axes["clip"], "axis": "s"}
 librosa.display.waveshow(padded[:length], **wave, color="black", label="the event")
-rest = {"color": "#BBBBBB", "offset": length / 4000, "label": "copies"}
-librosa.display.waveshow(padded[length:], **wave, **rest)
+wave |= {"color": "#BBBBBB", "offset": length / 4000, "label": "copies"}
+librosa.display.waveshow(padded[length:], **wave)
 axes["clip"].set(xlabel="time [s]", xlim=(0, 8), xticks=range(9), yticks=[])
 axes["clip"].set_title("A synthetic event, padded to 8 s")
 axes["clip"].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
-boxes = {"y": "class", "order": CLASSES, "hue": "class", "palette": figures.CLASS_COLOURS}
 for name, part in events.groupby("corpus"):
-    sns.boxplot(part, x="copied", **boxes, fliersize=2, ax=axes[name])
+    sns.boxplot(part, x="copied", **boxes, ax=axes[name])
     axes[name].set_yticks(range(4), [f"{c} (n={(part['class'] == c).sum()})" for c in CLASSES])
     axes[name].set(title=name, xlabel="copied share of the 8 s input [%]", ylabel="", xlim=(0, 100))
 figures.save(fig, "01-durations", profile, copies.reset_index())
@@ -328,15 +330,8 @@ kinds.round(-1).astype(int)
 height = 1.2 + 0.42 * len(kinds)
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, height), width_ratios=[1, 1.1])
 colours = dict(zip(kinds.index, sns.color_palette(n_colors=len(kinds)), strict=True))
-dots = {
-    "hue": "kind",
-    "palette": colours,
-    "legend": False,
-    "size": 3,
-    "alpha": 0.5,
-    "jitter": False,
-}
-sns.stripplot(bands, x="bandwidth_hz", y="kind", **dots, ax=left)
+dots = {"hue": "kind", "palette": colours, "legend": False, "size": 3, "alpha": 0.5}
+sns.stripplot(bands, x="bandwidth_hz", y="kind", **dots, jitter=False, ax=left)
 left.plot(kinds["nyquist_hz"], range(len(kinds)), "|", ms=16, mew=2, color="black")
 left.set(xscale="log", xlabel="99 % bandwidth [Hz]; bar: half the sample rate", ylabel="")
 left.set_xticks([100, 300, 1000, 3000, 10000], ["100", "300", "1k", "3k", "10k"])
@@ -407,7 +402,7 @@ pd.DataFrame({name: irregular_recordings(corpus) for name, corpus in corpora.ite
 #
 # Nothing is dropped without a line in `corpus.report`. `left out` is a whole recording, `event
 # left out` one event, and `absent` a recording that the split names and that isn't here.
-# Everything else was kept or repaired as the line says.
+# Everything else was kept or repaired, as the line describes.
 
 # %%
 reports = pd.concat([corpus.report.assign(corpus=name) for name, corpus in corpora.items()])
@@ -419,8 +414,8 @@ Markdown(nothing if summary.empty else results.markdown(summary))
 # %% [markdown]
 # ### Does the report notice damaged files?
 #
-# A report without lines proves little. So damage a small synthetic corpus the way that downloads
-# and hands damage one, and read it again.
+# A report without lines proves little. So damage a small synthetic corpus as interrupted downloads
+# and edits by hand would, and read it again.
 
 # %%
 folder = tempfile.TemporaryDirectory()
