@@ -286,7 +286,7 @@ axes["clip"].set(xlabel="time [s]", xlim=(0, 8), xticks=range(9), yticks=[])
 axes["clip"].set_title("A synthetic event, padded to 8 s")
 axes["clip"].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
 for name, part in events.groupby("corpus"):
-    sns.boxplot(part, x="copied", **boxes, ax=axes[name])
+    sns.boxplot(part, x="copied", **boxes, fliersize=2, ax=axes[name])
     axes[name].set_yticks(range(4), [f"{c} (n={(part['class'] == c).sum()})" for c in CLASSES])
     axes[name].set(title=name, xlabel="copied share of the 8 s input [%]", ylabel="", xlim=(0, 100))
 figures.save(fig, "01-durations", profile, copies.reset_index())
@@ -606,7 +606,8 @@ def spectrogram(ax: plt.Axes, clip: np.ndarray):
     level = 10 * np.log10(power + 1e-20)
     shown = level[(100 * 512 // RATE) + 1 : 1600 * 512 // RATE]
     axes = {"sr": RATE, "x_axis": "s", "y_axis": "hz", "ax": ax, "rasterized": True}
-    image = librosa.display.specshow(level - shown.max(), **frames, **axes, vmin=-48, vmax=0)
+    colours = {"cmap": "magma", "vmin": -48, "vmax": 0}
+    image = librosa.display.specshow(level - shown.max(), **frames, **axes, **colours)
     ax.set(ylim=(0, 1600), xlabel="", ylabel="", xticks=np.arange(0, len(clip) / RATE, 0.5))
     return image
 

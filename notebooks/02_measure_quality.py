@@ -95,9 +95,10 @@ entropy
 # %% [markdown]
 # ## Which definition of AQS?
 #
-# The paper states neither of which spectrum the entropy is taken nor how $H$ and $R$ are rescaled.
-# Here are the candidates: the entropy of the frames, of the mean spectrum or of the whole
-# time-frequency plane, of three kinds of spectrum, with five rescalings.
+# The paper does not state which spectrum $H$ is computed from, nor how $H$ and $R$ are rescaled.
+# Here are the candidates. The entropy can be the mean over frames, that of the mean spectrum, or
+# that of the whole time-frequency plane. The spectrum can be power, magnitude or log-mel. There
+# are five rescalings.
 
 # %%
 SPECTRA = {"power": ("linear", 2.0), "magnitude": ("linear", 1.0), "log-mel": ("logmel", 2.0)}
@@ -246,7 +247,7 @@ COLOURS = {"AQS": "#D55E00", "learned_cheap": "#0072B2", "clean_cheap": "#009E73
 drawn = list(COLOURS)
 clean = degraded.loc[degraded["kind"] == "none", drawn]
 changes = degraded.assign(**(degraded[drawn] - clean.mean()) / clean.std())
-changes = changes.melt(["event_id", "kind", "severity"], drawn, "score", "change")
+changes = changes.melt(["event_id", "kind", "severity"], drawn, "score", "change [sd]")
 
 # %% jupyter={"source_hidden": true}
 fig, axes = plt.subplots(2, 5, figsize=(11, 4.8), sharex="col", sharey="row")
@@ -256,10 +257,15 @@ for column, (kind, (unit, amounts)) in zip(axes.T, degrade.SEVERITIES.items(), s
     for ax, scores in zip(column, PANELS.values(), strict=True):
         part = here[here["score"].isin(scores)]
         sns.lineplot(
-            part, x="severity", y="change", **line, hue_order=scores, legend=kind == "noise", ax=ax
+            part,
+            x="severity",
+            y="change [sd]",
+            **line,
+            hue_order=scores,
+            legend=kind == "noise",
+            ax=ax,
         )
         ax.axhline(0, color="black", lw=0.8)
-        ax.set_ylabel("change [sd]")
     column[0].set_title(kind)
     column[1].set_xticks(range(6), ["none", *(f"{amount:g}" for amount in amounts)], rotation=60)
     column[1].set_xlabel(unit)
@@ -471,19 +477,13 @@ def explained(values, by: pd.Series) -> float:
 train_clips = scored(train).assign(duration=lambda table: table["end_s"] - table["start_s"])
 compared = ["aqs", "aqs_device", *LEARNED, "clean_cheap"]
 values = pd.DataFrame({name: sources.training_quality(train, name)[0] for name in compared})
-by = {
-    "device": train_clips["device"],
-    "class": train_clips["label"],
-    "recording": train_clips["recording_id"],
+by = {"device": "device", "class": "label", "recording": "recording_id"}
+by |= {"level": "R_dBFS", "duration": "duration", "entropy": "H"}
+confounders = {
+    name: {what: explained(values[name], train_clips[column]) for what, column in by.items()}
+    for name in values
 }
-by |= {
-    "level": train_clips["R_dBFS"],
-    "duration": train_clips["duration"],
-    "entropy": train_clips["H"],
-}
-confounders = pd.DataFrame(
-    {name: {what: explained(values[name], group) for what, group in by.items()} for name in values}
-)
+confounders = pd.DataFrame(confounders)
 
 # %% [markdown]
 # One device prevails there. So compute the share of device again over all of ICBHI's clips (no
@@ -549,14 +549,14 @@ share = pd.DataFrame(share).T
 (100 * share).round()
 
 # %% jupyter={"source_hidden": true}
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3), width_ratios=[3, 2])
 counts = margins["label"].value_counts()
 names = margins["label"].map(lambda k: f"{CLASSES[k]} (n={counts[k]})")
-colours = {
-    f"{CLASSES[k]} (n={n})": figures.CLASS_COLOURS[CLASSES[k]]
-    for k, n in counts.sort_index().items()
-}
-dots = {"hue": names, "palette": colours, "hue_order": list(colours), "s": 12, "alpha": 0.5}
+order = [f"{name} (n={counts.get(k, 0)})" for k, name in enumerate(CLASSES)]
+palette = dict(zip(order, figures.CLASS_COLOURS.values(), strict=True))
+dots = {"hue": names, "palette": palette, "hue_order": order, "s": 12, "alpha": 0.5}
+
+# %% jupyter={"source_hidden": true}
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3), width_ratios=[3, 2])
 sns.scatterplot(margins, x="AQS", y="total", **dots, ax=left)
 left.set(ylabel="margin [rad]", title=f"{train.name}: each training clip's margin", ylim=(0, None))
 sns.move_legend(left, "upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, title="")
