@@ -24,8 +24,8 @@
 #
 # **Runtime:** seconds on every profile.
 #
-# [Next: Curate the data](01_curate_data.ipynb) · [Glossary](../docs/glossary.md) · [All
-# results](../RESULTS.md)
+# [Next: Curate the data](01_curate_data.ipynb) · [Glossary](../docs/glossary.md) ·
+# [All results](../RESULTS.md)
 #
 # ## What this book found
 #
@@ -266,5 +266,5 @@ pd.DataFrame(rows, columns=["package", "locked", "as locked"])
 # - Read the ledger and mark the entries you would have decided otherwise. Notebook 02 lets you
 #   try.
 #
-# [Next: Curate the data](01_curate_data.ipynb) · [Glossary](../docs/glossary.md) · [All
-# results](../RESULTS.md)
+# [Next: Curate the data](01_curate_data.ipynb) · [Glossary](../docs/glossary.md) ·
+# [All results](../RESULTS.md)

@@ -55,7 +55,7 @@ from scipy import ndimage, signal
 # %% jupyter={"source_hidden": true}
 from qlung import audio, load_corpus
 from qlung.book import figures, results
-from qlung.corpora import CLASSES, fetch, splits, synthetic
+from qlung.corpora import CLASSES, fetch, find, splits, synthetic
 from qlung.training import profiles
 
 torch.manual_seed(0)
@@ -79,12 +79,12 @@ columns = ["corpus", "event_id", "patient_id", "device", "split", "class", "seco
 events.groupby("corpus").head(2)[columns].round(2)
 
 # %% [markdown]
-# ## Completeness: counts against the owners'
+# ## Completeness: counts against what is expected
 #
-# Is everything here that the owners publish? `train` and `test` are the number of events: normal,
-# crackle, wheeze, both. On a part of ICBHI the two columns differ, and so does every score that
-# could be compared. On the demo profile the corpora are synthetic, and the published counts only
-# show what to expect of the real ones.
+# Is everything here? Each corpus is registered with the counts that its owners publish (the
+# synthetic ones with what this package makes). `train` and `test` are the number of events:
+# normal, crackle, wheeze, both. On a part of ICBHI the two columns differ, and so does every score
+# that could be compared.
 
 
 # %%
@@ -97,9 +97,9 @@ def size(corpus) -> dict:
 
 rows = []
 for name, corpus in corpora.items():
-    published = fetch.registry()[name.removeprefix("synthetic-")]["expect"]
-    rows += [(name, what, published[what], value) for what, value in size(corpus).items()]
-pd.DataFrame(rows, columns=["corpus", "number of", "published (real corpus)", "here"])
+    expected = find(name).entry.get("expect", {})
+    rows += [(name, what, expected.get(what, "–"), value) for what, value in size(corpus).items()]
+pd.DataFrame(rows, columns=["corpus", "number of", "expected", "here"])
 
 # %% [markdown]
 # ## Classes, devices, patients and splits
@@ -697,12 +697,11 @@ pd.DataFrame(rows, columns=columns)
 # ## Data cards
 #
 # After *Datasheets for Datasets* (Gebru et al. 2021). The upper rows come from
-# `data/registry.toml`. The rows from "recordings" on are counted in what this run has read, on the
-# demo profile in the synthetic recordings.
+# `data/registry.toml`. The rows from "recordings" on are counted in what this run has read.
 
 # %%
 for name, corpus in corpora.items():
-    card = fetch.card(name.removeprefix("synthetic-"), corpus)
+    card = fetch.card(name, corpus)
     display(Markdown(f"**{name}**\n\n{results.markdown(card)}"))
 
 # %% [markdown]

@@ -251,20 +251,13 @@ changes = changes.melt(["event_id", "kind", "severity"], drawn, "score", "change
 
 # %% jupyter={"source_hidden": true}
 fig, axes = plt.subplots(2, 5, figsize=(11, 4.8), sharex="col", sharey="row")
-line = {"hue": "score", "palette": COLOURS, "errorbar": "sd", "err_style": "bars", "marker": "o"}
+line = {"x": "severity", "y": "change [sd]", "hue": "score", "palette": COLOURS, "marker": "o"}
+line |= {"errorbar": "sd", "err_style": "bars"}
 for column, (kind, (unit, amounts)) in zip(axes.T, degrade.SEVERITIES.items(), strict=True):
     here = changes[changes["kind"].isin([kind, "none"])]
     for ax, scores in zip(column, PANELS.values(), strict=True):
         part = here[here["score"].isin(scores)]
-        sns.lineplot(
-            part,
-            x="severity",
-            y="change [sd]",
-            **line,
-            hue_order=scores,
-            legend=kind == "noise",
-            ax=ax,
-        )
+        sns.lineplot(part, **line, hue_order=scores, legend=kind == "noise", ax=ax)
         ax.axhline(0, color="black", lw=0.8)
     column[0].set_title(kind)
     column[1].set_xticks(range(6), ["none", *(f"{amount:g}" for amount in amounts)], rotation=60)
