@@ -78,7 +78,7 @@ figures.use_style()
 # %%
 predictions = results.headline()
 compared = [claim for claim in claims.load() if claim["id"] in ("C1", "C2")]
-gains = [claims.measure(claim, predictions).assign(corpus=claim["corpus"]) for claim in compared]
+gains = [claims.measure(claim, predictions) for claim in compared]
 gains = pd.concat(gains, ignore_index=True)
 gains.round(2)
 

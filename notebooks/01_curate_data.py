@@ -606,7 +606,7 @@ def spectrogram(ax: plt.Axes, clip: np.ndarray):
     level = 10 * np.log10(power + 1e-20)
     shown = level[(100 * 512 // RATE) + 1 : 1600 * 512 // RATE]
     axes = {"sr": RATE, "x_axis": "s", "y_axis": "hz", "ax": ax, "rasterized": True}
-    colours = {"cmap": "magma", "vmin": -48, "vmax": 0}
+    colours = {"cmap": plt.get_cmap("magma", 16), "vmin": -48, "vmax": 0}  # 3 dB per colour
     image = librosa.display.specshow(level - shown.max(), **frames, **axes, **colours)
     ax.set(ylim=(0, 1600), xlabel="", ylabel="", xticks=np.arange(0, len(clip) / RATE, 0.5))
     return image
@@ -671,8 +671,7 @@ figures.save(fig, "01-waveforms", profile)
 
 # %% tags=["nbval-ignore-output"]
 for sound, clip in list(zip(PAGE, page["synthetic-icbhi"], strict=True))[:5]:
-    print(sound)
-    display(Audio(signal.resample_poly(clip["clip"], 2, 1), rate=2 * RATE))
+    display(Markdown(sound), Audio(signal.resample_poly(clip["clip"], 2, 1), rate=2 * RATE))
 
 # %% [markdown]
 # ### Do the features agree with the labels?
