@@ -8,143 +8,260 @@
 # %% [markdown]
 # # Start here
 #
-# **You will hold:** a map of the book, a working environment, the paper on one page with its numbers recomputed, and
-# the list of everything it leaves open.
-# **Stands for:** the paper's introduction and method. **Costs:** seconds on every profile.
+# This book is a companion to *Quality Adaptive Angular Margin Learning for Respiratory Sound
+# Classification* (Kim, Koo, Toikkanen, Kim; [arXiv 2606.11915](https://arxiv.org/abs/2606.11915),
+# Interspeech 2026). It explains the paper's method, QLung, runs it again, and measures which of
+# the paper's claims hold.
 #
-# Every notebook takes the same two parameters: `profile` says which study (`demo`: synthetic recordings, minutes, no
-# network; `sc`: the part of ICBHI that was recorded on a single channel, and SPRSound; `paper`: everything), `data`
-# the folder that holds `icbhi/` and `sprsound/`. `make reproduce PROFILE=sc DATA=DIR` runs all of them.
+# **What you will get:** what was found, a map of the book, the paper on one page with its numbers
+# computed again, and the list of everything that the paper leaves open.
+#
+# **Reproduces:** the paper's introduction and method section.
+#
+# **Runtime:** seconds on every profile.
+#
+# [Next: Curate the data](01_curate_data.ipynb) · [Glossary](../docs/glossary.md) ·
+# [All results](../RESULTS.md)
+#
+# ## What this book found
+#
+# QLung trains a classifier of respiratory sounds with a larger margin for clips of good audio
+# quality and for rare classes. The paper reports a better Score than cross-entropy (CE), the usual
+# loss. Score is the mean of specificity (Sp, normal clips answered "normal") and sensitivity (Se,
+# abnormal clips given their exact class).
+#
+# **On real recordings, no gain of QLung over cross-entropy was measured**, neither on the corpus it
+# was trained on (ICBHI) nor on another one (SPRSound). This does not refute the paper: the study
+# here uses smaller networks and only the single-channel part of ICBHI. The figure below shows it,
+# [notebook 08](08_judge_claims.ipynb) gives a verdict on each claim.
+#
+# ## Parameters
+#
+# Every notebook takes the same two. `profile` names the study: `demo` (synthetic recordings,
+# minutes, no network), `sc` (ICBHI's **s**ingle-**c**hannel part, and SPRSound) or `paper` (all
+# recordings and the paper's large networks). `data` is the folder that holds `icbhi/` and
+# `sprsound/`. `make reproduce PROFILE=sc DATA=DIR` runs all notebooks.
 
 # %% tags=["parameters"]
 profile: str = "demo"
 data: str = ""
 
-# %%
+# %% jupyter={"source_hidden": true}
 import importlib.metadata
 import math
 
-import jupytext
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
 
 from qlung import margins, paths
-from qlung.book import figures
+from qlung.book import figures, results
 from qlung.evaluation import claims
 from qlung.training import profiles
 
-_ = torch.manual_seed(0)
+# %% jupyter={"source_hidden": true}
+torch.manual_seed(0)
 figures.use_style()
-pd.set_option("display.max_colwidth", 120)
+
+# %% [markdown]
+# ## QLung against cross-entropy on real recordings
+#
+# The predictions of the study on real recordings are committed, so the numbers below are computed
+# again from them, on every profile. Claim C1 is about ICBHI, claim C2 about SPRSound.
+
+# %%
+predictions = results.headline()
+compared = [claim for claim in claims.load() if claim["id"] in ("C1", "C2")]
+gains = [claims.measure(claim, predictions) for claim in compared]
+gains = pd.concat(gains, ignore_index=True)
+gains.round(2)
+
+# %% [markdown]
+# A dot is the difference in Score between QLung and cross-entropy, the mean over training seeds.
+# Its line is the 95 % interval over patients and seeds. `mn04` is a small network pretrained on
+# AudioSet, a large collection of everyday sounds; it is fine-tuned, or frozen with a small trained
+# classifier on top. `cnn` is a small network trained from random weights. The diamond is the
+# paper's gain on all of ICBHI, with the larger Audio Spectrogram Transformer (AST).
+
+# %% jupyter={"source_hidden": true}
+published = float(compared[0]["paper"].removesuffix(" Score"))
+paper = "paper (AST, all of ICBHI)"
+gains[paper] = np.where(gains["corpus"] == "icbhi", published, np.nan)
+names = [f"{row.corpus}, {row.backbone} ({row.seeds} seeds)" for row in gains.itertuples()]
+fig, ax = plt.subplots(figsize=(8, 2.8))
+figures.intervals(ax, gains, names, reference=paper)
+ax.axvline(0, color="black", lw=0.8)
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+_ = ax.set(xlabel="QLung minus cross-entropy [Score]", title="Gain in Score, real recordings")
+
+# %% [markdown]
+# **Checked:** no interval lies above 0, which would be a measured gain.
+
+# %% tags=["check"]
+assert not (gains["low"] > 0).any()
+gains[["corpus", "backbone", "shows"]]
 
 # %% [markdown]
 # ## The map
-
-# %%
-book = []
-for source in sorted(paths.NOTEBOOKS.glob("[0-9]*.py")):
-    title, *rest = jupytext.read(source).cells[0].source.split("\n")
-    promise = " ".join(rest).split("**You will hold:**")[-1].split("**Stands for:**")[0]
-    book.append({"notebook": source.stem, "title": title.strip("# "), "you will hold": promise.strip()})
-pd.DataFrame(book)
-
-# %% [markdown]
-# ## Is the environment the one the numbers were made with?
 #
-# `requirements.lock` pins it. A row that says "no" may still run; its numbers may differ.
+# Read the chapters in this order. Each one also runs alone.
 
 # %%
-lock = dict(line.split("==") for line in (paths.ROOT / "requirements.lock").read_text().splitlines() if "==" in line)
-wanted = ["torch", "torchaudio", "numpy", "pandas", "librosa", "jupytext", "papermill", "seaborn"]
-environment = pd.DataFrame({"package": wanted, "locked": [lock[name] for name in wanted]})
-environment["as locked"] = [
-    "yes" if importlib.metadata.version(name).split("+")[0] == lock[name] else "no" for name in wanted
-]
-environment
+chapters = []
+for source in sorted(paths.NOTEBOOKS.glob("[0-9]*.py")):
+    cell = source.read_text(encoding="utf-8").split("# %%")[1]
+    lines = [line.removeprefix("# ") for line in cell.splitlines()]
+    title = f"{source.stem[:2]} {lines[1].removeprefix('# ')}"
+    get = " ".join(lines).split("**What you will get:**")[-1].split("**Reproduces:**")[0]
+    get = get.strip(" #")
+    chapters.append({"chapter": f"[{title}]({source.stem}.ipynb)", "what you will get": get})
+Markdown(results.markdown(pd.DataFrame(chapters)))
 
 # %% [markdown]
 # ## The paper on one page
 #
-# Respiratory-sound classifiers meet recordings of very different quality and classes of very different size. The paper
-# asks for a larger **angle** between a clip and the wrong classes when the clip is *good* and when its class is *rare*.
+# Recordings of respiratory sounds differ in quality, and their classes differ in size. The paper
+# asks for a larger **angle** between a clip and the wrong classes when the clip is *good* and when
+# its class is *rare*. This extra angle is the **margin**.
 #
-# An encoder gives a feature $x$; with unit-length $\hat x$ and class weights $\hat w_k$ the cosine of the angle between
-# them is $\cos\theta_k = \hat w_k^\top \hat x$. Two terms are trained on the same cosines:
+# An encoder gives a feature $x$. The classifier has one weight vector $w_k$ per class, its
+# **prototype**. With both scaled to unit length, the cosine of the angle between them is
+# $\cos\theta_k = \hat w_k^\top \hat x$. Two terms are trained on the same cosines, a cross-entropy
+# (CE) and a margin loss, which the paper calls DFAM:
 #
 # $$L = \underbrace{\mathrm{CE}(s_a \cos\theta,\, y)}_{L_\mathrm{cls}}
 #   + \lambda \underbrace{\left(-\log \frac{e^{s_d \cos(\theta_y + m_d)}}
 #   {e^{s_d \cos(\theta_y + m_d)} + \sum_{j \ne y} e^{s_d \cos\theta_j}}\right)}_{L_\mathrm{DFAM}},
 #   \qquad m_d = \gamma\, m_q + (1-\gamma)\, m_c$$
 #
-# with the **quality margin** $m_q = \kappa\,\mathrm{AQS}$, where
-# $\mathrm{AQS} = \mathrm{clip}(1 - 0.7 H_\mathrm{norm} + 0.3 R_\mathrm{norm},\, 0,\, 1)$ from spectral entropy $H$ and
-# RMS energy $R$, and the **log-scaled class margin** $m_c(y) = -\frac{m_\mathrm{target}}{\log C} \log \pi_y$.
-# Constants: $s_a = 37$, $s_d = 15$, $\lambda = 0.4$, $\gamma = \kappa = 0.5$, $m_\mathrm{target} = 0.2$ rad.
-# At inference the largest cosine wins: no margin, hence no quality score, is needed.
+# - $y$ is the clip's class; $s_a = 37$ and $s_d = 15$ are the **scales**; $\lambda = 0.4$ weighs
+#   the margin loss, $\gamma = 0.5$ the two margins.
+# - The **quality margin** is $m_q = \kappa\,\mathrm{AQS}$ with $\kappa = 0.5$. The audio quality
+#   score is $\mathrm{AQS} = \mathrm{clip}(1 - 0.7 H_\mathrm{norm} + 0.3 R_\mathrm{norm},\, 0,\,
+#   1)$, from the entropy $H$ of the spectrum and the root mean square (RMS) energy $R$.
+# - The **log-scaled class margin** is $m_c(y) = -\frac{m_\mathrm{target}}{\log C} \log \pi_y$,
+#   with $m_\mathrm{target} = 0.2$ rad, $C$ classes, and the share $\pi_y$ of class $y$ in
+#   training.
+#
+# A prediction is the class of the largest cosine. It needs no margin, hence no quality score.
+#
+# ### The margin grows with quality and for rare classes
+#
+# The counts are those of ICBHI's training clips: normal, crackle, wheeze, both.
 
 # %%
-icbhi_train = [2063, 1215, 501, 363]  # normal, crackle, wheeze, both: notebook 01 counts them
-m_class = margins.class_margin(torch.tensor(icbhi_train))
+icbhi_train = [2063, 1215, 501, 363]
 loss = margins.QLungLoss(icbhi_train)
 aqs = torch.linspace(0, 1, 101)
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
-for k, (name, colour) in enumerate(figures.CLASS_COLOURS.items()):
-    m = loss.margin(torch.full((101,), k), aqs)
-    _ = left.plot(aqs, m, color=colour, label=name)
-_ = left.set(xlabel="audio quality score AQS", ylabel="margin $m_d$ [rad]", title="Better audio, rarer class: larger")
-_ = left.legend(title="class")
-theta = np.linspace(0, np.pi, 300)
-for m, style in ((0.0, "-"), (0.2, "--"), (0.5, ":")):
-    c = torch.tensor(np.cos(theta))
-    logit = margins.angular_margin_logits(torch.stack([c, 0 * c], 1), torch.zeros(300).long(), m, 15.0)[:, 0]
-    _ = right.plot(np.degrees(theta), logit, style, color="black", label=f"m = {m} rad")
-_ = right.set(xlabel="angle to the own class θ [°]", ylabel="target logit", title="A margin makes the task harder")
-_ = right.legend()
-figures.save(fig, "00-margins", profile, pd.DataFrame({"class": list(figures.CLASS_COLOURS), "m_c": m_class}))
+margin = {
+    name: loss.margin(torch.full((101,), k), aqs) for k, name in enumerate(figures.CLASS_COLOURS)
+}
 
 # %% [markdown]
-# **Checked:** the class margins that the paper's formula gives for ICBHI's training counts.
+# ### A margin makes the task harder
+#
+# The **logit** is what the loss sees of an angle: scale times cosine. A margin lowers the logit of
+# the clip's class at every angle, so that training must bring the angle further down.
+
+# %%
+theta = torch.linspace(0, math.pi, 300)
+cosines = torch.stack([theta.cos(), torch.zeros(300)], dim=1)  # target class first
+target = torch.zeros(300, dtype=torch.long)
+logits = {m: margins.angular_margin_logits(cosines, target, m, 15.0)[:, 0] for m in (0.0, 0.2, 0.5)}
+
+# %% jupyter={"source_hidden": true}
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+for name, colour in figures.CLASS_COLOURS.items():
+    left.plot(aqs, margin[name], color=colour, label=name)
+for (m, logit), style in zip(logits.items(), ("-", "--", ":"), strict=True):
+    right.plot(np.degrees(theta.numpy()), logit, style, color="black", label=f"m = {m} rad")
+left.set(xlabel="audio quality score (AQS)", ylabel="margin $m_d$ [rad]", title="QLung's margin")
+right.set(xlabel="angle to the target prototype θ [°]", ylabel="target logit")
+right.set_title("A margin lowers the logit of the target")
+left.legend(title="class")
+right.legend()
+table = pd.DataFrame({"class": list(margin), "m_c": loss.class_margin})
+figures.save(fig, "00-margins", profile, table)
+
+# %% [markdown]
+# **Checked:** the class margins that the paper's formula gives for these counts.
 
 # %% tags=["check"]
 by_hand = [-0.2 / math.log(4) * math.log(n / sum(icbhi_train)) for n in icbhi_train]
-assert np.allclose(m_class, by_hand, atol=1e-6)
+assert np.allclose(loss.class_margin, by_hand, atol=1e-6)
 assert np.allclose(by_hand, [0.1006, 0.1769, 0.3047, 0.3512], atol=5e-5)
-dict(zip(figures.CLASS_COLOURS, np.round(by_hand, 4).tolist(), strict=True))
+dict(zip(margin, np.round(by_hand, 4).tolist(), strict=True))
 
 # %% [markdown]
-# ## What the paper leaves open
+# ## The interpretation ledger: what the paper leaves open
 #
-# A reproduction has to choose where a paper is silent. Each choice is an entry of the **interpretation ledger**
-# (`claims.toml`); notebooks 02 and 05 look at what the choices do.
+# Who reproduces a paper has to choose where the paper says nothing. Each choice is an entry of the
+# **interpretation ledger** (`claims.toml`). [Notebook 02](02_measure_quality.ipynb) shows what the
+# choices do to the quality score, [notebook 05](05_ablate_margins.ipynb) what they do to the
+# Score.
 
 # %%
-pd.DataFrame(claims.load("ledger"))[["open", "ours", "others", "why"]]
+ledger = pd.DataFrame(claims.load("ledger"))[["open", "ours", "others", "why"]]
+ledger.columns = ["left open", "chosen here", "alternatives", "why"]
+Markdown(results.markdown(ledger))
 
 # %% [markdown]
-# ## What is being judged
+# ## The claims
+#
+# C1 to C7 are the paper's claims, L1 to L3 are limits that the paper does not discuss. [Notebook
+# 08](08_judge_claims.ipynb) gives a verdict on each.
 
 # %%
-pd.DataFrame(claims.load())[["id", "text", "source", "paper"]]
+claimed = pd.DataFrame(claims.load())[["id", "text", "source", "paper"]]
+claimed.columns = ["id", "claim", "where in the paper", "what the paper reports"]
+Markdown(results.markdown(claimed))
 
 # %% [markdown]
 # ## What this profile trains
+#
+# `backbone` is the encoder, `lr` the learning rate. Every method is trained once per seed.
 
 # %%
-row = profiles.load_profile(profile)
-study = pd.DataFrame([vars(config) for config in row.configs()])
+study = pd.DataFrame([vars(config) for config in profiles.load_profile(profile).configs()])
 study.groupby(["backbone", "epochs", "batch_size", "lr"]).agg(
     methods=("method", "nunique"), seeds=("seed", "nunique"), runs=("seed", "size")
 ).reset_index()
 
 # %% [markdown]
+# Each run has a folder under `runs/PROFILE/`, named by encoder and method. It holds the settings
+# and the provenance (`run.json`), the loss per epoch (`history.csv`), the weights
+# (`model.safetensors`) and the predictions (`predictions.parquet`). Later chapters read
+# predictions only.
+#
+# ## The environment
+#
+# `requirements.lock` pins the versions that the numbers were made with. A package that is not as
+# locked may still work; its numbers may differ.
+
+# %%
+lock = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+lock = dict(line.split("==") for line in lock if "==" in line)
+wanted = ["torch", "torchaudio", "numpy", "pandas", "librosa", "jupytext", "papermill", "seaborn"]
+installed = {name: importlib.metadata.version(name).split("+")[0] for name in wanted}
+rows = [(n, lock[n], "yes" if installed[n] == lock[n] else "no") for n in wanted]
+pd.DataFrame(rows, columns=["package", "locked", "as locked"])
+
+# %% [markdown]
 # ## What we found
 #
-# The method is a few lines once the cosines are there, and its class margins follow from the counts. What it leaves
-# open is a longer list than what it states; the score that gives the paper its name is the least determined part.
+# The method is a few lines of code once the cosines are there, and its class margins follow from
+# the counts. The list of what the paper leaves open is long. The score that gives the paper its
+# name, audio quality, is the part that the paper determines least. On real recordings, at the size
+# of this study, no gain over cross-entropy was measured.
 #
 # ## Try next
 #
-# - Change `m_target` or `gamma` in the figure above: which class gains most?
-# - Read the ledger and mark the entries you would have decided otherwise. Notebook 02 lets you.
+# - Change `target` (the paper's $m_\mathrm{target}$) or `gamma` in `QLungLoss(...)` above: which
+#   class gains most?
+# - Read the ledger and mark the entries you would have decided otherwise. Notebook 02 lets you
+#   try.
+#
+# [Next: Curate the data](01_curate_data.ipynb) · [Glossary](../docs/glossary.md) ·
+# [All results](../RESULTS.md)

@@ -8,319 +8,450 @@
 # %% [markdown]
 # # Measure quality
 #
-# **You will hold:** the paper's audio quality score (AQS) for every clip, the reading of it that this book uses and
-# why, and an answer to the question that the paper leaves open: does it follow quality? Then scores that do better.
+# The paper's margin grows with audio quality. So the first question is what its quality score
+# measures.
 #
-# **Stands for:** the paper's quality margin and Figure 1; claim C7's premise, the control sources of the ablation.
+# **What you will get:** the audio quality score (AQS) of every clip, the definition of it that
+# this book uses and why, and an answer to a question that the paper leaves open: does the score
+# measure quality? Then scores that measure it better.
 #
-# **Costs:** about a minute (demo); on real data some minutes once, seconds from the cache (sc).
+# **Reproduces:** the paper's quality margin and Figure 1; what claim C7 assumes; the control
+# sources of the ablation.
 #
-# $\mathrm{AQS} = \mathrm{clip}(1 - 0.7\,H_\mathrm{norm} + 0.3\,R_\mathrm{norm}, 0, 1)$: a clip counts as good when its
-# spectrum is far from white (low entropy $H$) and when it is loud (RMS energy $R$).
+# **Runtime:** about a minute on synthetic recordings (profile `demo`); on real ones (profile `sc`)
+# some minutes once, then seconds from the cache.
+#
+# [Previous: Curate the data](01_curate_data.ipynb) ·
+# [Next: Learn angular margins](03_learn_angular_margins.ipynb) ·
+# [Glossary](../docs/glossary.md) · [All results](../RESULTS.md)
+#
+# $$\mathrm{AQS} = \mathrm{clip}(1 - 0.7\,H_\mathrm{norm} + 0.3\,R_\mathrm{norm},\, 0,\, 1)$$
+#
+# A clip has a high score when its spectrum is far from white (low entropy $H$) and when it is loud
+# (high root mean square energy, RMS, $R$).
 
 # %% tags=["parameters"]
 profile: str = "demo"
 data: str = ""
 
-# %%
+# %% jupyter={"source_hidden": true}
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from IPython.display import Markdown
+from sklearn.metrics import roc_auc_score
 
+# %% jupyter={"source_hidden": true}
 from qlung import evaluation, quality
 from qlung.audio import degrade
-from qlung.book import figures
+from qlung.book import figures, results
 from qlung.corpora import CLASSES
-from qlung.errors import QualityError
 from qlung.margins import QLungLoss
 from qlung.quality import indicators, learned, sources, stress
 from qlung.training import profiles
 
-_ = torch.manual_seed(0)
+torch.manual_seed(0)
 figures.use_style()
-icbhi, sprsound = profiles.open_corpora(profile, data).values()
+
+# %% [markdown]
+# The scorer is fitted on the training clips of the first corpus, ICBHI (synthetic on the demo
+# profile), because the margin is used there.
+
+# %%
+corpora = profiles.open_corpora(profile, data)
+recorded = profiles.load_profile(profile).recorded
+icbhi, sprsound, *_ = corpora.values()
 train = icbhi.select("train")
 scorer = quality.QualityScorer().fit(*quality.measure(train).T)
-LEARNED = {"learned_cheap": "bands", "learned_embedding": "embedding"}
-if profile == "demo":
-    del LEARNED["learned_embedding"]  # it needs mn04's weights, and the demo needs no download
 
 # %% [markdown]
-# ## The two ingredients, where the answer is known
+# ## The two ingredients: spectral entropy and RMS level
 #
-# A pure tone has all its power in one place, white noise has it everywhere; ten times the amplitude is 20 dB.
+# Try them where the answer is known. A pure tone has all its power at one frequency, white noise
+# has it at all of them.
+#
+# **Checked:** the entropy of a tone is near 0 and of white noise near 1, at any loudness. Ten
+# times the amplitude is 20 dB more level.
 
 # %% tags=["check"]
-t = torch.arange(8 * 16000) / 16000
-tone, noise = torch.sin(2 * torch.pi * 440 * t), torch.randn(8 * 16000)
-known = {name: round(float(quality.spectral_entropy(x, 16000, scope="mean")), 1) for name, x in
-         {"tone": tone, "white noise": noise, "white noise, ten times louder": 10 * noise}.items()}  # fmt: skip
-assert known["tone"] < 0.3 < 0.9 < known["white noise"] == known["white noise, ten times louder"]
+tone = torch.sin(2 * torch.pi * 440 * torch.arange(8 * 16000) / 16000)
+noise = torch.randn(8 * 16000)
+signals = {"tone": tone, "white noise": noise, "white noise, ten times louder": 10 * noise}
+entropy = {
+    name: round(float(quality.spectral_entropy(x, 16000, scope="mean")), 1)
+    for name, x in signals.items()
+}
+assert entropy["tone"] < 0.3
+assert entropy["white noise"] == entropy["white noise, ten times louder"] > 0.9
 assert abs(float(quality.rms_dbfs(10 * noise) - quality.rms_dbfs(noise)) - 20) < 1e-3
-known
+entropy
 
 # %% [markdown]
-# ## Which reading?
+# ## Which definition of AQS?
 #
-# The paper says neither which spectrum's entropy it takes nor how $H$ and $R$ are normalised. A third party reads about
-# 0.45 ± 0.08 off its Figure 1 for ICBHI's training clips (second-hand, unconfirmed). The rule, fixed before any
-# training: of the readings that clip fewer than 5 % of the training clips at 0 or 1, the one whose mean and standard
-# deviation lie nearest. It was applied to the real ICBHI part; here is the same table for this profile's clips, and
-# how much of the default's order each keeps (Spearman's ρ).
+# The paper does not state which spectrum $H$ is computed from, nor how $H$ and $R$ are rescaled.
+# Here are the candidates. The entropy can be the mean over frames, that of the mean spectrum, or
+# that of the whole time-frequency plane. The spectrum can be power, magnitude or log-mel. There
+# are five rescalings.
 
 # %%
 SPECTRA = {"power": ("linear", 2.0), "magnitude": ("linear", 1.0), "log-mel": ("logmel", 2.0)}
-rows, drawn = [], {}
+aqs = {}
 for scope in quality.SCOPES:
     for spectrum, (bins, power) in SPECTRA.items():
         h_r = quality.measure(train, {"scope": scope, "bins": bins, "power": power})
-        for normalise in quality.NORMALISERS:
-            aqs = quality.QualityScorer(normalise=normalise).fit(*h_r.T).score(*h_r.T)
-            drawn[scope, spectrum, normalise] = aqs
-            clipped = 100 * ((aqs <= 0) | (aqs >= 1)).mean()
-            rows.append((scope, spectrum, normalise, aqs.mean(), aqs.std(), clipped))
-readings = pd.DataFrame(rows, columns=["entropy of", "spectrum", "rescaling", "mean", "sd", "clipped [%]"])
-readings["distance"] = np.hypot(readings["mean"] - 0.45, readings["sd"] - 0.08)
-default = pd.Series(drawn["mean", "log-mel", "none"])
-readings["order kept"] = [pd.Series(aqs).corr(default, method="spearman") for aqs in drawn.values()]
-readings.sort_values("distance").round(2).head(12)
-
-# %%
-fig, (ax, right) = plt.subplots(1, 2, figsize=(10, 4.4), width_ratios=[3, 2])
-shown = [key for key in drawn if key[2] == "none"] + [("frames", "power", "percentile"), ("mean", "log-mel", "rank")]
-parts = ax.violinplot([drawn[key] for key in shown], orientation="horizontal", showextrema=False, widths=0.85)
-for key, body in zip(shown, parts["bodies"], strict=True):
-    body.set(facecolor="#D55E00" if key == ("mean", "log-mel", "none") else figures.GREY, alpha=0.6)
-published = {"color": "#56B4E9", "alpha": 0.25, "zorder": 0, "label": "published, second-hand: 0.45 ± 0.08"}
-_ = ax.axvspan(0.45 - 0.08, 0.45 + 0.08, **published)
-_ = ax.set_yticks(range(1, len(shown) + 1), [f"{a}, {b}" + ("" if c == "none" else f", {c}") for a, b, c in shown])
-_ = ax.set(xlabel=f"AQS of {len(train.events)} training clips", xlim=(0, 1), title="Readings of one formula")
-_ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
-ax.invert_yaxis()
-kept = [pd.Series(drawn[key]).corr(default, method="spearman") for key in shown]
-_ = right.barh(range(1, len(shown) + 1), kept, color=figures.GREY, alpha=0.7)
-_ = right.set(xlabel="Spearman's ρ with the default", xlim=(-1, 1), yticks=[], title="Do they order clips alike?")
-right.invert_yaxis()
-figures.save(fig, "02-readings", profile, readings)
+        for rescaling in quality.NORMALISERS:
+            fitted = quality.QualityScorer(normalise=rescaling).fit(*h_r.T)
+            aqs[scope, spectrum, rescaling] = fitted.score(*h_r.T)
+aqs = pd.DataFrame(aqs).rename_axis(columns=["entropy of", "spectrum", "rescaling"])
 
 # %% [markdown]
-# In orange the book's default. Readings of the same formula differ by half the scale, some are a constant in disguise
-# (a margin that is the same for every clip can't adapt to anything). The right panel shows how far they order the clips
-# alike.
+# A third party reads about 0.45 ± 0.08 off the paper's Figure 1 for ICBHI's training clips
+# (second-hand, unconfirmed). The rule was fixed before any training: among the definitions that
+# clip fewer than 5 % of the training clips at 0 or 1, take the one whose mean and standard
+# deviation (sd) lie nearest. It was applied to the real ICBHI part.
 #
-# Nor does the paper say *on which audio* the score is taken: on the clip that the model hears (the cycle, repeated to
-# 8 s or cut there; the default here), on the cycle as long as it is, or on its whole recording? The last table has the
-# other two, as `aqs_cycle` and `aqs_recording`. Repeating changes next to nothing; the whole recording, whose cycles
-# then share one score, orders the clips nearly alike too: AQS tells recordings apart rather than cycles. Both were
-# trained with (notebook 08, the open choices).
+# The same table for this profile's clips, with Spearman's rank correlation ρ between each
+# definition and the book's default:
+
+# %%
+default = ("mean", "log-mel", "none")
+definitions = pd.DataFrame({"mean": aqs.mean(), "sd": aqs.std(ddof=0)})
+definitions["clipped [%]"] = 100 * ((aqs <= 0) | (aqs >= 1)).mean()
+definitions["distance"] = np.hypot(definitions["mean"] - 0.45, definitions["sd"] - 0.08)
+definitions["ρ with default"] = [aqs[key].corr(aqs[default], method="spearman") for key in aqs]
+definitions = definitions.reset_index()
+definitions.sort_values("distance").round(2).head(12)
+
+# %% [markdown]
+# In orange the book's default. Left: definitions of the same formula differ by half the scale, and
+# some give nearly every clip the same score (a constant margin can't adapt to anything). Right:
+# how similarly they order the clips.
+
+# %% jupyter={"source_hidden": true}
+shown = [key for key in aqs if key[2] == "none"]
+shown += [("frames", "power", "percentile"), ("mean", "log-mel", "rank")]
+names = [f"{a}, {b}" + ("" if c == "none" else f", {c}") for a, b, c in shown]
+drawn = aqs[shown].set_axis(names, axis=1)
+rho = definitions.set_index(aqs.columns.names)["ρ with default"].loc[shown].to_numpy()
+colours = {
+    n: "#D55E00" if k == default else figures.GREY for n, k in zip(names, shown, strict=True)
+}
+
+# %% jupyter={"source_hidden": true}
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.4), width_ratios=[3, 2])
+sns.violinplot(drawn, orient="h", palette=colours, density_norm="width", inner=None, cut=0, ax=left)
+if recorded:
+    left.axvspan(0.37, 0.53, color="#56B4E9", alpha=0.25, label="published, second-hand")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
+left.set(xlabel=f"AQS of {len(aqs)} training clips of {train.name}", xlim=(0, 1))
+left.set_title("Definitions of one formula")
+sns.barplot(x=rho, y=names, hue=names, palette=colours, legend=False, errorbar=None, ax=right)
+right.set(xlabel="Spearman's ρ with the default", ylabel="", xlim=(-1, 1), yticks=[])
+right.set_title("Agreement in order")
+figures.save(fig, "02-definitions", profile, definitions)
+
+# %% [markdown]
+# ### On which audio is AQS computed?
 #
-# ## Who gets which score?
+# The paper doesn't state it. It could be the clip that the model gets (the cycle, repeated to 8 s
+# or cut there; the default here), the cycle in its own length, or the whole recording. The [table
+# of sources](#Controls:-other-sources-of-the-quality-margin) at the end has the other two, as
+# `aqs_cycle` and `aqs_recording`. Repeating changes next to nothing. The whole recording, whose
+# cycles then share one score, orders the clips nearly alike: AQS distinguishes recordings rather
+# than cycles. Networks were trained with both ([notebook 08](08_judge_claims.ipynb), the open
+# choices).
+#
+# ## AQS by class, device and split
 
 
 # %%
 def scored(corpus) -> pd.DataFrame:
+    """Events with entropy H, level R [dBFS], AQS, patient and device."""
     h, r = quality.measure(corpus).T
-    told = corpus.recordings[["recording_id", "patient_id", "device"]]
-    table = corpus.events.merge(told, validate="many_to_one")
+    owner = corpus.recordings[["recording_id", "patient_id", "device"]]
+    table = corpus.events.merge(owner, validate="many_to_one")
     return table.assign(H=h, R_dBFS=r, AQS=scorer.score(h, r), missing=~np.isfinite(h))
 
 
-clips = pd.concat([scored(icbhi).assign(corpus="ICBHI"), scored(sprsound).assign(corpus="SPRSound")])
+clips = pd.concat([scored(corpus).assign(corpus=name) for name, corpus in corpora.items()])
+clips["class"] = np.array(CLASSES)[clips["label"]]
+
+# %% [markdown]
+# `missing` counts clips whose quality can't be computed, for example silent ones. They get the
+# mean.
+
+# %%
 groups = clips.groupby(["corpus", "split", "device"])
 means = groups[["H", "R_dBFS", "AQS"]].mean().round(2)
 means.assign(clips=groups.size(), missing=groups["missing"].sum()).reset_index()
 
-# %%
+# %% jupyter={"source_hidden": true}
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True)
-whisker = {"showfliers": False, "patch_artist": True, "medianprops": {"color": "black"}, "widths": 0.6}
-for k, label in enumerate(CLASSES):
-    own = [clips.query("corpus == @name and label == @k")["AQS"] for name in ("ICBHI", "SPRSound")]
-    boxes = left.boxplot(own, positions=[k * 0.7, k * 0.7 + 3.4], **whisker)
-    _ = [box.set(facecolor=figures.CLASS_COLOURS[label], alpha=0.7) for box in boxes["boxes"]]
-    _ = left.plot([], [], "s", color=figures.CLASS_COLOURS[label], label=label)
-_ = left.set_xticks([1.05, 4.45], ["ICBHI", "SPRSound"])
-_ = left.set(ylabel="AQS", title="By class")
-devices = sorted(clips["device"].unique())
-boxes = right.boxplot([clips.loc[clips["device"] == d, "AQS"] for d in devices], **whisker)
-_ = [box.set(facecolor="#999999") for box in boxes["boxes"]]
-_ = right.set_xticks(range(1, len(devices) + 1), [f"{d}\nn={(clips['device'] == d).sum()}" for d in devices])
-_ = right.set(title="By device")
-_ = fig.legend(*left.get_legend_handles_labels(), ncols=4, loc="outside lower left")
+palette = {"hue_order": CLASSES, "palette": figures.CLASS_COLOURS}
+sns.boxplot(clips, x="corpus", y="AQS", hue="class", **palette, showfliers=False, ax=left)
+left.set(xlabel="", title="By class")
+sns.move_legend(left, "upper left", bbox_to_anchor=(0, -0.12), ncols=4, title="")
+devices = clips.groupby("device")["AQS"].size()
+sns.boxplot(
+    clips, x="device", y="AQS", order=devices.index, color="#999999", showfliers=False, ax=right
+)
+right.set_xticks(range(len(devices)), [f"{device}\nn={n}" for device, n in devices.items()])
+right.set(xlabel="", title="By device, all corpora")
 described = clips.groupby(["corpus", "device", "label"])["AQS"].describe().reset_index()
 figures.save(fig, "02-class-device", profile, described)
 
 # %% [markdown]
-# ## Against damage
+# ## Sensitivity to degradation
 #
-# Damage of known kind and amount, done to a random sample of training clips. A score of quality should fall at every
-# step (Spearman's ρ of −1 within each clip) and should *not* move with gain, which takes nothing away. Two fitted
-# scores stand beside AQS, introduced below; `clean_cheap` was fitted on damage of these very kinds. In the figure: mean
-# and sd over clips, in sds of the undamaged clips.
+# Degrade a random sample of training clips in known kinds and severities. A score of quality
+# should fall with every level of severity. It should *not* change with gain, which takes nothing
+# away.
+#
+# Two fitted scores stand beside AQS, introduced [below](#Agreement-with-physicians'-labels). One
+# of them, `clean_cheap`, was fitted on degradations of these very kinds.
+
+# %%
+sampled = degrade.sample(train, 300 if recorded else 60)
+degraded = stress.severity_table(sampled)
+degraded["AQS"] = scorer.score(degraded["H"], degraded["R"])
+for name in ("learned_cheap", "clean_cheap"):
+    degraded[name] = learned.load(name)(degraded[indicators.FEATURES].to_numpy())
+for name, sign in indicators.DIRECTION.items():
+    degraded[name] *= sign  # now more means better
+
+# %% [markdown]
+# The table has Spearman's ρ between severity and score, per clip, then the mean over clips: −1
+# means that the score falls at every level. Below the three scores are simple **indicators** of
+# the signal, with the sign that was fixed before any label was looked at.
 
 # %% tags=["nbval-ignore-output"]
-sampled = degrade.sample(train, 300 if profile != "demo" else 60)
-damage = stress.severity_table(sampled)
-damage["AQS"] = scorer.score(damage["H"], damage["R"])
-for name in ("learned_cheap", "clean_cheap"):
-    damage[name] = learned.load(name)(damage[indicators.FEATURES].to_numpy())
-follow = []
-for name in ("AQS", "learned_cheap", "clean_cheap", "snr", "flatness", "flux"):
-    signed = damage.assign(score=indicators.DIRECTION.get(name, 1) * damage[name])
-    follow.append(stress.monotonicity(signed, "score").assign(score=name))
-follow = pd.concat(follow, ignore_index=True)
-follow.pivot_table(index="score", columns="kind", values="rho", sort=False).round(2)
+names = ["AQS", "learned_cheap", "clean_cheap", *indicators.DIRECTION]
+trend = [stress.monotonicity(degraded, name).assign(score=name) for name in names]
+trend = pd.concat(trend, ignore_index=True)
+trend.pivot_table(index="score", columns="kind", values="rho", sort=False).round(2)
 
-# %%
-fig, axes = plt.subplots(2, 5, figsize=(11, 4.8), sharey="row", sharex="col")
-tints = {"AQS": "#D55E00", "learned_cheap": "#0072B2", "clean_cheap": "#009E73"}
+# %% [markdown]
+# The figure has the mean and the standard deviation over clips, in standard deviations of the
+# clips without degradation.
+
+# %% jupyter={"source_hidden": true}
+PANELS = {"AQS": ["AQS"], "fitted scores": ["learned_cheap", "clean_cheap"]}
+COLOURS = {"AQS": "#D55E00", "learned_cheap": "#0072B2", "clean_cheap": "#009E73"}
+drawn = list(COLOURS)
+clean = degraded.loc[degraded["kind"] == "none", drawn]
+changes = degraded.assign(**(degraded[drawn] - clean.mean()) / clean.std())
+changes = changes.melt(["event_id", "kind", "severity"], drawn, "score", "change [sd]")
+
+# %% jupyter={"source_hidden": true}
+fig, axes = plt.subplots(2, 5, figsize=(11, 4.8), sharex="col", sharey="row")
+line = {"x": "severity", "y": "change [sd]", "hue": "score", "palette": COLOURS, "marker": "o"}
+line |= {"errorbar": "sd", "err_style": "bars"}
 for column, (kind, (unit, amounts)) in zip(axes.T, degrade.SEVERITIES.items(), strict=True):
-    for row, (name, colour) in zip((0, 1, 1), tints.items(), strict=True):
-        clean = damage.loc[damage["kind"] == "none", name]
-        z = (damage[name] - clean.mean()) / clean.std()
-        part = z[damage["kind"].isin([kind, "none"])].groupby(damage["step"]).agg(["mean", "std"])
-        _ = column[row].errorbar(part.index, part["mean"], part["std"], marker="o", ms=4, color=colour, label=name)
-        _ = column[row].axhline(0, color="black", lw=0.8)
-    _ = column[1].set_xticks(range(6), ["none", *(f"{a:g}" for a in amounts)], rotation=60)
-    _ = column[0].set(title=kind)
-    _ = column[1].set(xlabel=unit)
-_ = [(ax.set_ylabel("change [sd]"), ax.legend(loc="best")) for ax in axes[:, 0]]
-figures.save(fig, "02-damage", profile, follow)
+    here = changes[changes["kind"].isin([kind, "none"])]
+    for ax, scores in zip(column, PANELS.values(), strict=True):
+        part = here[here["score"].isin(scores)]
+        sns.lineplot(part, **line, hue_order=scores, legend=kind == "noise", ax=ax)
+        ax.axhline(0, color="black", lw=0.8)
+    column[0].set_title(kind)
+    column[1].set_xticks(range(6), ["none", *(f"{amount:g}" for amount in amounts)], rotation=60)
+    column[1].set_xlabel(unit)
+figures.save(fig, "02-degradation", profile, trend)
 
 # %% [markdown]
-# The same in words: what `nbval` compares. It does not compare the digits above: with 60 clips one clip's tie moves ρ
-# by some thousandths, and processors round differently.
+# **Checked:** `clean_cheap` reacts to noise and hardly to gain, because its features don't depend
+# on gain. The table has verdicts and not digits: with few clips one tie moves ρ by some
+# thousandths, and processors round differently.
 
 # %% tags=["check"]
-cases = [follow["rho"] < -0.5, follow["rho"] > 0.5, follow["rho"].abs() < 0.01]
-follow["as damage grows"] = np.select(cases, ["falls", "RISES", "does not move"], "hardly follows")
-clean_follows = follow[follow["score"] == "clean_cheap"].set_index("kind")["rho"]
-assert abs(clean_follows["gain"]) < 0.1 < abs(clean_follows["noise"])  # its features do not know the gain
-assert follow["rho"].between(-1, 1).all()
-follow.pivot_table(index="score", columns="kind", values="as damage grows", aggfunc="first", sort=False)
+cases = [trend["rho"] < -0.5, trend["rho"] > 0.5, trend["rho"].abs() < 0.01]
+trend["verdict"] = np.select(cases, ["falls", "RISES", "does not change"], "no clear trend")
+clean_cheap = trend[trend["score"] == "clean_cheap"].set_index("kind")["rho"]
+assert abs(clean_cheap["gain"]) < 0.1 < abs(clean_cheap["noise"])
+assert trend["rho"].between(-1, 1).all()
+trend.pivot_table("verdict", "score", "kind", aggfunc="first", sort=False)
 
 # %% [markdown]
-# On synthetic recordings the true signal-to-noise ratio of every clip is known too.
-
-# %%
-try:
-    truth = clips[clips["corpus"] == "ICBHI"].assign(snr=sources.true_snr(icbhi))
-    draw = np.random.default_rng(0)
-    told = []
-    for name, column in (("AQS", "AQS"), ("low entropy alone", "H"), ("level alone", "R_dBFS")):
-        value = truth[column] * (-1 if column == "H" else 1)
-        by = [g.index for _, g in truth.reset_index(drop=True).groupby("patient_id")]
-        frame = pd.DataFrame({"x": value.to_numpy(), "y": truth["snr"].to_numpy()})
-        picks = [np.concatenate([by[i] for i in draw.integers(len(by), size=len(by))]) for _ in range(300)]
-        rhos = [frame.iloc[p].corr("spearman").iloc[0, 1] for p in picks]
-        told.append((name, frame.corr("spearman").iloc[0, 1], *np.quantile(rhos, [0.025, 0.975]), len(frame)))
-    told = pd.DataFrame(told, columns=["score", "rho with true SNR", "low", "high", "clips"])
-    print(told.round(1).to_string(index=False))
-except QualityError as error:
-    print(error)
-
-# %% [markdown]
-# ## Against people
+# ### Agreement with the true signal-to-noise ratio
 #
-# SPRSound's physicians marked recordings as **Poor Quality**. The area under the ROC curve is the chance that a good
-# recording scores above a poor one: 0.5 is a coin. Every score's direction was written down before any label was looked
-# at; every recording's first 8 s are heard; intervals resample patients. Four scores are learned from recordings:
-#
-# - **learned_cheap**: a linear model of four plain quantities (quiet and loud level, flicker, noisiness) in five bands;
-# - **learned_embedding** (not in the demo): a linear model on the recording's AudioSet embedding, at one level;
-# - **typical**: no labels at all, how near a recording's band features are to the other recordings';
-# - **clean_cheap**: learned_cheap's features, but fitted on known damage to ICBHI clips only.
-#
-# On train the first two are out of fold: a patient's recordings are scored by models that saw none of them, and
-# the features and the penalty were chosen on other folds of the same patients. The inter-patient test part is scored
-# once, by the models fitted on all of train.
+# On synthetic recordings the true signal-to-noise ratio (SNR) of every clip is known. Its rank
+# correlation with a score has a 95 % interval over patients.
 
 
 # %%
-def judge(split: str) -> pd.DataFrame:
-    whole = indicators.whole_recordings(sprsound.select(split))
-    told = indicators.measure(whole)[list(indicators.DIRECTION)] * pd.Series(indicators.DIRECTION)
-    told.insert(0, "AQS", scorer.score(*quality.measure(whole).T))
-    good, patient = (whole.recordings["quality_label"] == "good").to_numpy(), whole.recordings["patient_id"].to_numpy()
-    fitted = indicators.whole_recordings(sprsound.select("train"))
-    label = fitted.recordings["quality_label"] == "good"
-    for name, kind in LEARNED.items():
-        own = learned.extract_features(whole, kind)
-        if split == "train":
-            told[name] = learned.out_of_fold(own, good, patient, kind)
-        else:
-            told[name] = learned.fit(learned.extract_features(fitted, kind), label, kind, "sprsound train")(own)
+def rho_interval(table: pd.DataFrame, score: str, draws: int = 300) -> tuple:
+    """Spearman's ρ of a score with the true SNR, and its 95 % interval with patients resampled."""
+    rng, by = np.random.default_rng(0), list(table.groupby("patient_id").indices.values())
+    picks = [rng.integers(len(by), size=len(by)) for _ in range(draws)]
+    resampled = [table.iloc[np.concatenate([by[i] for i in pick])] for pick in picks]
+    rhos = [part[score].corr(part["snr"], method="spearman") for part in resampled]
+    return table[score].corr(table["snr"], method="spearman"), *np.quantile(rhos, [0.025, 0.975])
+
+
+# %%
+if recorded:
+    snr = "The true signal-to-noise ratio of real recordings is not known."
+else:
+    known = scored(icbhi).assign(snr=sources.true_snr(icbhi))
+    known = known.assign(**{"low entropy": -known["H"], "level": known["R_dBFS"]})
+    rows = [(name, *rho_interval(known, name)) for name in ("AQS", "low entropy", "level")]
+    snr = pd.DataFrame(rows, columns=["score", "ρ with true SNR", "low", "high"]).round(1)
+snr
+
+# %% [markdown]
+# ## Agreement with physicians' labels
+#
+# SPRSound's physicians marked recordings as **Poor Quality**. The area under the receiver
+# operating characteristic curve (AUROC) is the chance that a good recording scores above a poor
+# one; 0.5 is guessing. The first 8 s of every recording are scored. Intervals resample patients.
+#
+# Four scores are learned from recordings:
+#
+# - **learned_cheap**: a linear model of four simple quantities (quiet level, loud level, change
+#   from frame to frame, noisiness) in five frequency bands;
+# - **learned_embedding** (not in the demo): a linear model of the recording's AudioSet embedding,
+#   at a fixed level;
+# - **typicality**: no labels at all; how near a recording's band features lie to those of the
+#   other recordings (one-class, Mahalanobis distance);
+# - **clean_cheap**: the features of learned_cheap, but fitted only on known degradations of ICBHI
+#   clips.
+
+# %%
+LEARNED = {"learned_cheap": "bands"}
+if recorded:  # the embedding needs downloaded weights, and the demo needs no download
+    LEARNED["learned_embedding"] = "embedding"
+parts = {split: indicators.whole_recordings(sprsound.select(split)) for split in ("train", "test")}
+good = {
+    split: (whole.recordings["quality_label"] == "good").to_numpy()
+    for split, whole in parts.items()
+}
+
+# %% [markdown]
+# First the scores that no SPRSound label was used for. AQS is scored by the scorer that was fitted
+# on ICBHI.
+
+
+# %%
+def unlabelled_scores(split: str) -> pd.DataFrame:
+    whole, direction = parts[split], pd.Series(indicators.DIRECTION)
+    scores = indicators.measure(whole)[[*direction.index]] * direction
+    scores.insert(0, "AQS", scorer.score(*quality.measure(whole).T))
     bands = learned.extract_features(whole, "bands")
-    told["typicality"] = learned.typicality(bands, learned.extract_features(fitted, "bands"))
-    told["clean_cheap"] = learned.load("clean_cheap")(bands)
-    rows = [{"split": split, "score": name, **evaluation.auroc_interval(told[name], good, patient)} for name in told]
-    return pd.DataFrame(rows)
+    reference = learned.extract_features(parts["train"], "bands")
+    scores["typicality"] = learned.typicality(bands, reference)
+    scores["clean_cheap"] = learned.load("clean_cheap")(bands)
+    return scores
 
-
-# %%
-people = pd.concat([judge("train"), judge("test")], ignore_index=True)
-people["saw SPRSound's labels"] = people["score"].isin(sources.SEEN_SPRSOUND)
-lasting = people[people["split"] == "train"].sort_values("AUROC", ascending=False)["score"].to_list()
-table = people.assign(AUROC=[f"{p.AUROC:.2f} ({p.low:.2f} to {p.high:.2f})" for p in people.itertuples()])
-table = table.pivot_table(index="score", columns="split", values="AUROC", aggfunc="first").loc[lasting]
-counts = people.groupby("split")[["good", "poor", "poor_patients", "missing"]].first()
-print(counts.to_string())
-table[["train", "test"]]
-
-# %%
-fig, ax = plt.subplots(figsize=(7.5, 6.2))
-for split, shift, colour in (("train", -0.15, "#0072B2"), ("test", 0.15, "#E69F00")):
-    part = people[people["split"] == split].set_index("score").loc[lasting]
-    at, n = np.arange(len(part)) + shift, counts.loc[split]
-    shown = f"{'train' if split == 'train' else 'inter-patient test'}: {n['poor']} poor, {n['good']} good"
-    _ = ax.hlines(at, part["low"], part["high"], color=colour)
-    _ = ax.plot(part["AUROC"], at, "o", ms=4, color=colour, label=shown)
-_ = ax.axvline(0.5, color="black", lw=0.8, ls="--")
-starred = [name + (" *" if name in sources.SEEN_SPRSOUND else "") for name in lasting]
-_ = ax.set_yticks(range(len(lasting)), starred)
-_ = [tick.set_fontweight("bold") for tick in ax.get_yticklabels() if tick.get_text() == "AQS"]
-_ = ax.set(xlabel="AUROC for Poor Quality, 95 % over patients\n* fitted on SPRSound train; train bars are out of fold")
-_ = ax.set_xlim(0, 1)
-_ = ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.08), ncols=2)
-ax.invert_yaxis()
-figures.save(fig, "02-people", profile, people)
-
-# %% tags=["check"]
-ours = people[people["split"] == "train"].set_index("score")
-assert ours.loc["learned_cheap", "AUROC"] > ours.loc["AQS", "AUROC"]
-for name in ("AQS", *LEARNED, "clean_cheap"):
-    low, high = ours.loc[name, ["low", "high"]]
-    said = "better than a coin" if low > 0.5 else "worse than a coin" if high < 0.5 else "no better than a coin"
-    print(f"{name:18s} {said}")
 
 # %% [markdown]
-# The readings of AQS, asked the same:
+# Then those that were fitted on SPRSound's labels. In training they are **out of fold**: a
+# patient's recordings are scored by models that saw none of them. The features and the penalty
+# were chosen on other folds of the same patients. The inter-patient test part is scored once, by
+# the models fitted on all of train.
+
 
 # %%
-asked = []
-whole = indicators.whole_recordings(sprsound.select("train"))
-good, patient = whole.recordings["quality_label"] == "good", whole.recordings["patient_id"]
+def labelled_scores(split: str) -> dict:
+    scores = {}
+    for name, kind in LEARNED.items():
+        features = learned.extract_features(parts[split], kind)
+        if split == "train":
+            patient = parts[split].recordings["patient_id"].to_numpy()
+            scores[name] = learned.out_of_fold(features, good[split], patient, kind)
+        else:
+            fitted = learned.extract_features(parts["train"], kind)
+            scores[name] = learned.fit(fitted, good["train"], kind, "sprsound train")(features)
+    return scores
+
+
+# %%
+def auroc(values, split: str) -> dict:
+    """AUROC for good against poor recordings of a split, with its 95 % interval over patients."""
+    patient = parts[split].recordings["patient_id"].to_numpy()
+    return evaluation.auroc_interval(values, good[split], patient)
+
+
+rows = []
+for split in parts:
+    scores = unlabelled_scores(split).assign(**labelled_scores(split))
+    rows += [{"split": split, "score": name, **auroc(scores[name], split)} for name in scores]
+physicians = pd.DataFrame(rows)
+physicians["saw SPRSound's labels"] = physicians["score"].isin(sources.SEEN_SPRSOUND)
+
+# %% [markdown]
+# How many recordings were labelled:
+
+# %%
+physicians.groupby("split")[["good", "poor", "poor_patients", "missing"]].first()
+
+# %% [markdown]
+# The AUROC with its 95 % interval, in the order of the training part:
+
+# %%
+order = physicians[physicians["split"] == "train"].sort_values("AUROC", ascending=False)["score"]
+cells = [f"{row.AUROC:.2f} ({row.low:.2f} to {row.high:.2f})" for row in physicians.itertuples()]
+table = physicians.assign(AUROC=cells).pivot_table("AUROC", "score", "split", aggfunc="first")
+table.loc[order, ["train", "test"]]
+
+# %% jupyter={"source_hidden": true}
+fig, axes = plt.subplots(1, 2, figsize=(10, 0.7 + 0.3 * len(order)), sharey=True)
+names = [f"{name} *" if name in sources.SEEN_SPRSOUND else name for name in order]
+titles = {"train": "train (* out of fold)", "test": "inter-patient test"}
+for ax, (split, title) in zip(axes, titles.items(), strict=True):
+    part = physicians[physicians["split"] == split].set_index("score").loc[order]
+    figures.intervals(ax, part, names, value="AUROC")
+    ax.axvline(0.5, color="black", lw=0.8, ls="--")
+    counts = f"{part['poor'].iloc[0]} poor, {part['good'].iloc[0]} good"
+    ax.set(xlim=(-0.02, 1.02), title=f"{sprsound.name}, {title}: {counts}")
+    ax.set_xlabel("AUROC for Poor Quality (* fitted on these labels)")
+figures.save(fig, "02-physicians", profile, physicians)
+
+# %% [markdown]
+# **Checked:** the learned score agrees better with the physicians than AQS does.
+
+# %% tags=["check"]
+on_train = physicians[physicians["split"] == "train"].set_index("score")
+assert on_train.loc["learned_cheap", "AUROC"] > on_train.loc["AQS", "AUROC"]
+verdicts = {}
+for name in ("AQS", *LEARNED, "clean_cheap"):
+    low, high = on_train.loc[name, ["low", "high"]]
+    better = "better than guessing" if low > 0.5 else "not better than guessing"
+    verdicts[name] = "worse than guessing" if high < 0.5 else better
+pd.Series(verdicts, name="verdict").to_frame()
+
+# %% [markdown]
+# ### Does another definition of AQS agree better?
+#
+# The same AUROC on the training part, for the definitions of AQS without rescaling and with the
+# one by percentiles.
+
+# %%
+rows = []
 for scope in quality.SCOPES:
     for spectrum, (bins, power) in SPECTRA.items():
-        reading = {"scope": scope, "bins": bins, "power": power}
-        h_r, own = quality.measure(train, reading), quality.measure(whole, reading)
-        for normalise in ("none", "percentile"):
-            aqs = quality.QualityScorer(normalise=normalise).fit(*h_r.T).score(*own.T)
-            found = evaluation.auroc_interval(aqs, good, patient, draws=500)
-            asked.append((scope, spectrum, normalise, *list(found.values())[:3]))
-asked = pd.DataFrame(asked, columns=["entropy of", "spectrum", "rescaling", "AUROC", "low", "high"])
-asked.pivot_table(index=["entropy of", "spectrum"], columns="rescaling", values="AUROC", sort=False).round(2)
+        definition = {"scope": scope, "bins": bins, "power": power}
+        h_r = quality.measure(train, definition)
+        labelled = quality.measure(parts["train"], definition)
+        for rescaling in ("none", "percentile"):
+            values = quality.QualityScorer(normalise=rescaling).fit(*h_r.T).score(*labelled.T)
+            rows.append((scope, spectrum, rescaling, roc_auc_score(good["train"], values)))
+columns = ["entropy of", "spectrum", "rescaling", "AUROC"]
+by_definition = pd.DataFrame(rows, columns=columns)
+by_definition.pivot_table("AUROC", columns[:2], "rescaling", sort=False).round(2)
 
 # %% [markdown]
-# ## What else does it follow?
+# ## Confounders: what else explains a score?
 #
-# How much of a score's variance do device, class, recording, level and duration explain? For groups η² (between-group
-# share of the sum of squares), for numbers the squared rank correlation. Left ICBHI's training clips, which the margin
-# is for. There one device prevails, so device is asked again over all of ICBHI's clips here (no label is used).
+# How much of a score's variance is explained by device, class, recording, level, duration and
+# entropy? For groups this is η², the between-group share of the sum of squares; for numbers it is
+# the squared rank correlation.
 
 
 # %%
-def explained(values: np.ndarray, by: pd.Series) -> float:
+def explained(values, by: pd.Series) -> float:
+    """Share of variance explained, 0 to 1."""
     values = pd.Series(values, index=by.index)
     if by.dtype.kind == "f":
         return values.corr(by, method="spearman") ** 2
@@ -328,118 +459,165 @@ def explained(values: np.ndarray, by: pd.Series) -> float:
     return ((means - values.mean()) ** 2).sum() / ((values - values.mean()) ** 2).sum()
 
 
-own = scored(train).assign(duration=lambda t: t["end_s"] - t["start_s"])
-given = {name: sources.training_quality(train, name)[0] for name in ("aqs", "aqs_device", *LEARNED, "clean_cheap")}
-by = {"device": own["device"], "class": own["label"], "recording": own["recording_id"], "level": own["R_dBFS"],
-      "duration": own["duration"], "entropy": own["H"]}  # fmt: skip
-confounds = pd.DataFrame({name: {k: explained(v, g) for k, g in by.items()} for name, v in given.items()})
+# %% [markdown]
+# First ICBHI's training clips, which the margin is for.
+
+# %%
+train_clips = scored(train).assign(duration=lambda table: table["end_s"] - table["start_s"])
+compared = ["aqs", "aqs_device", *LEARNED, "clean_cheap"]
+values = pd.DataFrame({name: sources.training_quality(train, name)[0] for name in compared})
+by = {"device": "device", "class": "label", "recording": "recording_id"}
+by |= {"level": "R_dBFS", "duration": "duration", "entropy": "H"}
+confounders = {
+    name: {what: explained(values[name], train_clips[column]) for what, column in by.items()}
+    for name in values
+}
+confounders = pd.DataFrame(confounders)
+
+# %% [markdown]
+# One device prevails there. So compute the share of device again over all of ICBHI's clips (no
+# label is used).
 
 # %%
 every = scored(icbhi)
-h, r, device = every["H"], every["R_dBFS"], every["device"]
-calibrated = quality.QualityScorer().fit(own["H"], own["R_dBFS"], own["device"])
-carried = {"aqs": every["AQS"], "aqs_device": calibrated.score(h, r, device)}
+columns = ["H", "R_dBFS", "device"]
+per_device = quality.QualityScorer().fit(*(train_clips[name] for name in columns))
+applied = {"aqs": every["AQS"], "aqs_device": per_device.score(*(every[name] for name in columns))}
 for name in (*LEARNED, "clean_cheap"):
-    carried[name] = learned.load(name)(learned.extract_features(icbhi, learned.load(name).kind))
-confounds.loc["device, all clips"] = {name: explained(np.asarray(v), device) for name, v in carried.items()}
-confounds.round(2)
+    model = learned.load(name)
+    applied[name] = model(learned.extract_features(icbhi, model.kind))
+confounders.loc["device, all clips"] = {
+    name: explained(np.asarray(score), every["device"]) for name, score in applied.items()
+}
+confounders.round(2)
 
-# %%
+# %% jupyter={"source_hidden": true}
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), width_ratios=[3, 2])
-image = left.imshow(confounds, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-for (i, j), value in np.ndenumerate(confounds.to_numpy()):
-    _ = left.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value > 0.5 else "black")
-_ = left.set_xticks(range(confounds.shape[1]), [name.replace("_", "\n") for name in confounds])
-_ = left.set_yticks(range(len(confounds)), confounds.index)
-left.grid(False)
-_ = left.set_title("Share of variance explained")
-agreement = pd.DataFrame(given).corr(method="spearman")
-rest = agreement.drop(index="aqs")["aqs"]
-_ = right.barh(rest.index, rest, color=figures.GREY)
-_ = right.axvline(0, color="black", lw=0.8)
-_ = right.set(xlim=(-1, 1), xlabel=f"Spearman's ρ with AQS (n={len(own)})", title="Same clips, other scores")
-right.invert_yaxis()
-figures.save(fig, "02-confounds", profile, confounds.rename_axis("by").reset_index())
+heat = {"vmin": 0, "vmax": 1, "cmap": "Blues", "annot": True, "fmt": ".2f", "cbar": False}
+sns.heatmap(confounders.rename(columns=lambda name: name.replace("_", "\n")), **heat, ax=left)
+left.tick_params(axis="both", rotation=0)
+left.set_title(f"{train.name}: share of variance explained")
+agreement = values.corr(method="spearman")["aqs"].drop("aqs")
+sns.barplot(agreement, orient="h", color=figures.GREY, errorbar=None, ax=right)
+right.axvline(0, color="black", lw=0.8)
+right.set(xlim=(-1, 1), xlabel=f"Spearman's ρ with AQS (n={len(train_clips)})", ylabel="")
+right.set_title("The other scores of the same clips")
+table = confounders.rename_axis("by").reset_index()
+figures.save(fig, "02-confounders", profile, table)
 
 # %% [markdown]
-# ## What margin does each clip get?
+# ## The margin of each clip
 #
-# $m_d = \gamma\kappa\,\mathrm{AQS} + (1-\gamma)\,m_c$. Left: who gets which margin. Right: how much of the margin's
-# mean, and of its variance, is quality and how much is class.
+# QLung's margin is $m_d = \gamma\kappa\,\mathrm{AQS} + (1-\gamma)\,m_c$. Split it into its quality
+# part and its class part.
 
 # %%
 loss = QLungLoss(train.counts())
-label = torch.tensor(own["label"].to_numpy())
-total = loss.margin(label, torch.tensor(own["AQS"].to_numpy(), dtype=torch.float32)).numpy()
-by_class = (1 - loss.gamma) * loss.class_margin[label].numpy()
-parts = pd.DataFrame({"label": own["label"], "AQS": own["AQS"], "quality": total - by_class, "class": by_class})
-parts["total"] = total
-summary = parts.drop(columns="AQS").groupby("label").agg(["mean", "std"]).round(3)
-summary.index = CLASSES
-summary
+label = torch.tensor(train_clips["label"].to_numpy())
+score = torch.tensor(train_clips["AQS"].to_numpy(), dtype=torch.float32)
+total = loss.margin(label, score).numpy()
+class_part = (1 - loss.gamma) * loss.class_margin[label].numpy()
+margins = pd.DataFrame(
+    {"label": train_clips["label"], "AQS": train_clips["AQS"], "quality": total - class_part}
+)
+margins = margins.assign(**{"class": class_part, "total": total})
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3), width_ratios=[3, 2])
-for k, name in enumerate(CLASSES):
-    mine = parts[parts["label"] == k]
-    _ = left.plot(mine["AQS"], mine["total"], "o", ms=3, mew=0, alpha=0.5, color=figures.CLASS_COLOURS[name],
-                  label=f"{name} (n={len(mine)})")  # fmt: skip
-_ = left.set(xlabel="AQS", ylabel="margin [rad]", title="Each training clip's margin", ylim=(0, None))
-share = pd.DataFrame({
-    "of the mean": parts[["quality", "class"]].mean() / parts["total"].mean(),
-    "of the variance": parts[["quality", "class"]].apply(lambda part: part.cov(parts["total"])) / parts["total"].var(),
-}).T  # fmt: skip
-_ = right.bar(share.index, share["quality"], 0.5, color="#56B4E9", label="quality")
-_ = right.bar(share.index, share["class"], 0.5, bottom=share["quality"], color="#999999", label="class")
-_ = right.set(ylabel="share of the margin", title="What it is made of")
-_ = left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-_ = right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
-figures.save(fig, "02-margins", profile, parts)
-(100 * share).round()
+summary = margins.drop(columns="AQS").groupby("label").agg(["mean", "std"]).round(3)
+summary.set_axis([CLASSES[label] for label in summary.index])
 
 # %% [markdown]
-# ## Controls
+# How much of the margin's mean, and of its variance, comes from quality and how much from class
+# [%]?
+
+# %%
+both = margins[["quality", "class"]]
+variance = both.apply(lambda part: part.cov(margins["total"])) / margins["total"].var()
+share = {"of the mean": both.mean() / margins["total"].mean(), "of the variance": variance}
+share = pd.DataFrame(share).T
+(100 * share).round()
+
+# %% jupyter={"source_hidden": true}
+counts = margins["label"].value_counts()
+names = margins["label"].map(lambda k: f"{CLASSES[k]} (n={counts[k]})")
+order = [f"{name} (n={counts.get(k, 0)})" for k, name in enumerate(CLASSES)]
+palette = dict(zip(order, figures.CLASS_COLOURS.values(), strict=True))
+dots = {"hue": names, "palette": palette, "hue_order": order, "s": 12, "alpha": 0.5}
+
+# %% jupyter={"source_hidden": true}
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.3), width_ratios=[3, 2])
+sns.scatterplot(margins, x="AQS", y="total", **dots, ax=left)
+left.set(ylabel="margin [rad]", title=f"{train.name}: each training clip's margin", ylim=(0, None))
+sns.move_legend(left, "upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, title="")
+share.plot.bar(stacked=True, color=["#56B4E9", "#999999"], rot=0, ax=right)
+right.set(ylabel="share of the margin", title="Parts of the margin")
+right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+figures.save(fig, "02-margins", profile, margins)
+
+# %% [markdown]
+# ## Controls: other sources of the quality margin
 #
-# If the quality margin helps because it knows quality, it must beat margins of the same sizes given to other clips. The
-# ablation notebook can take its number from any of these sources (`Config(quality=...)`). The two flat ones and the
-# other readings of AQS (`aqs_...`) have values of their own; all the rest hand out the very same values.
+# If the quality margin helps because AQS measures quality, it must beat margins of the same sizes
+# that are assigned to other clips. The ablation ([notebook 05](05_ablate_margins.ipynb)) can take
+# its number from any source below (`Config(quality=...)`). `aqs_device`, the two flat ones
+# (`constant`, `device_mean`) and the other definitions of AQS (`aqs_...`) have values of their
+# own. All the rest assign the very same values, in another order.
+
+# %%
+usable = [name for name in sources.SOURCES if name not in ("learned_embedding", "oracle_snr")]
+usable += [] if recorded else ["oracle_snr"]  # real recordings have no true SNR
+usable += [name for name in ("learned_embedding",) if name in LEARNED]
+assigned, metadata = {}, {}
+for name in usable:
+    assigned[name], metadata[name] = sources.training_quality(train, name)
+assigned = pd.DataFrame(assigned)
+
+# %% [markdown]
+# **Checked:** every value lies between 0 and 1, and the sources that assign the same values have
+# the same mean.
 
 # %% tags=["check"]
-controls = []
-for name, what in sources.SOURCES.items():
-    if name == "learned_embedding" and name not in LEARNED:
-        continue
-    try:
-        values, told = sources.training_quality(train, name)
-    except QualityError:
-        continue  # the true SNR of real recordings is not known
-    values = pd.Series(values)
-    assert values.between(0, 1).all()
-    ordered = values.corr(own["AQS"], method="spearman") if values.std() > 1e-9 else np.nan
-    controls.append((name, what, values.mean(), values.std(), ordered, told["missing"], told["sees_sprsound"]))
-controls = pd.DataFrame(controls, columns=["source", "", "mean", "sd", "ρ with AQS", "missing", "saw SPRSound"])
-same = controls[~controls["source"].isin(["aqs_device", "constant", "device_mean", *sources.DEFINITIONS])]
+assert ((assigned >= 0) & (assigned <= 1)).all(axis=None)
+controls = pd.DataFrame(
+    {"source": usable, "what it is": [sources.SOURCES[name] for name in usable]}
+)
+controls["mean"], controls["sd"] = assigned.mean().to_numpy(), assigned.std().to_numpy()
+controls["ρ with AQS"] = assigned.corr(method="spearman")["aqs"].to_numpy()
+controls["missing"] = [metadata[name]["missing"] for name in usable]
+saw = [metadata[name]["sees_sprsound"] for name in usable]
+controls["saw SPRSound's labels"] = np.where(saw, "yes", "no")
+own_values = ["aqs_device", "constant", "device_mean", *sources.DEFINITIONS]
+same = controls[~controls["source"].isin(own_values)]
 assert np.ptp(same["mean"]) < 1e-3
-controls.round(2)
+Markdown(results.markdown(controls))
 
 # %% [markdown]
 # ## What we found
 #
-# The reading decides the score: one formula puts the same clips at quite different places of the scale, and rescalings
-# that look harmless pile clips up at 1. The damage figure shows what AQS reacts to: read it for *gain*, which takes
-# nothing away, and for *low-pass*, which takes away a part of the lung sound. Much of AQS is a property of the
-# recording rather than of the cycle; quality makes up a good part of the margin's *mean*, and the figure above says how
-# little of its *variance*.
-#
-# Against people, the AUROC figure is the number to look at (on synthetic recordings it says only that the code runs).
-# What physicians call poor can be heard: on real recordings twenty plain numbers and a linear model come much nearer to
-# it than AQS does, an AudioSet embedding nearer still. Known damage is not what they mean by it: a model that has
-# learned damage only does not carry over. The learned scores have limits of their own: they have seen SPRSound's
-# labels, `learned_cheap` takes some low-passed recordings for good ones, and on ICBHI nobody has judged the clips, so
-# that the confound table is all there is to check them by.
+# - The definition decides the score: the same formula puts the same clips at quite different
+#   places of the scale, and rescalings that look harmless clip many scores at 1.
+# - The figure on degradation shows what AQS reacts to. Look at *gain*, which takes nothing away,
+#   and at *low-pass*, which takes away a part of the lung sound. Much of AQS is a property of the
+#   recording rather than of the cycle. Quality makes up a good part of the margin's *mean*; the
+#   figure above shows how little of its *variance*.
+# - Agreement with physicians is the number to look at (on synthetic recordings it shows only that
+#   the code runs). On real recordings twenty simple features and a linear model come much nearer
+#   to the physicians' labels than AQS does, an AudioSet embedding nearer still. Known degradations
+#   are not what physicians mean by poor quality: a model that has learned only those does not
+#   generalise to their labels.
+# - The learned scores have limits of their own. They have seen SPRSound's labels, and
+#   `learned_cheap` scores some low-passed recordings as good. ICBHI's clips have no quality
+#   labels, so there only the table of confounders can check them.
 #
 # ## Try next
 #
-# - Train with `Config(quality="learned_embedding")` or `"inverted"`, and compare with `"aqs"` over seeds.
-# - Add a kind of damage to `degrade.SEVERITIES`: speech in the room, or the rub of the chest piece.
-# - Set another reading in `quality.measure(..., reading)` and follow it to the AUROC.
+# - Train with `Config(quality="learned_embedding")` or `"inverted"`, and compare with `"aqs"` over
+#   seeds.
+# - Add a kind of degradation to `degrade.SEVERITIES`: speech in the room, or the stethoscope
+#   rubbing on the skin.
+# - Choose another definition in `quality.measure(..., definition)` and see what becomes of the
+#   AUROC.
+#
+# [Previous: Curate the data](01_curate_data.ipynb) ·
+# [Next: Learn angular margins](03_learn_angular_margins.ipynb) ·
+# [Glossary](../docs/glossary.md)
