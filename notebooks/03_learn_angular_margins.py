@@ -602,9 +602,10 @@ print(f"none of these: {'; '.join(correct)}")
 # ## 5. Feature geometry on toy data: a circle and a sphere
 #
 # Do margins make classes more compact and better separated? We test it where the truth is known.
-# A toy clip is a vector of sixteen numbers: a breath sound, plus a crackle, plus a wheeze, each
-# with its own loudness, plus noise. We set its **signal-to-noise ratio** (SNR), so the true quality
-# of every clip is known. A small encoder maps it to two or three dimensions, which we can draw.
+# A toy clip is a vector of sixteen numbers: a breath sound, a crackle and a wheeze if its class has
+# them, each with its own loudness, plus noise. We set its **signal-to-noise ratio** (SNR), so the
+# true quality of every clip is known. A small encoder maps it to two or three dimensions, which we
+# can draw.
 
 
 # %%
@@ -631,7 +632,8 @@ def make_clips(counts, seed, dim=16):
 
 
 # %% [markdown]
-# Training is plain PyTorch. An `objective` maps features, cosines, prototypes and clips to a loss.
+# Training is a short PyTorch loop. An `objective` computes a loss from features, cosines,
+# prototypes and clips.
 #
 # On a circle two prototypes cannot pass each other, and from a random start they can get stuck at
 # the same place. In two dimensions we therefore start them a quarter turn apart (`RING`). In three
@@ -734,7 +736,7 @@ fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.3))
 for ax, (name, table) in zip(axes, circle_points.groupby("loss", sort=False), strict=True):
     linear = name == "linear softmax"
     radius = float(np.hypot(table["x1"], table["x2"]).quantile(0.95)) if linear else 1.0
-    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=5, linewidth=0,
+    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=2, linewidth=0,
                     alpha=0.5, legend=False, ax=ax)  # fmt: skip
     draw_prototypes(ax, radius * F.normalize(circle[name][1].prototypes.detach(), dim=1))
     if not linear:
@@ -764,7 +766,7 @@ ring = np.stack([np.cos(turn), np.sin(turn), 0 * turn])
 for ax, (name, table) in zip(axes, sphere_points.groupby("loss", sort=False), strict=True):
     for order in ([0, 1, 2], [0, 2, 1], [2, 0, 1]):
         ax.plot(*ring[order], color="#AAAAAA", lw=0.6)
-    ax.scatter(*table[["x", "y", "z"]].to_numpy().T, s=3, alpha=0.5, depthshade=False,
+    ax.scatter(*table[["x", "y", "z"]].to_numpy().T, s=2, alpha=0.5, depthshade=False, linewidth=0,
                color=[COLOUR[label] for label in table["label"]])  # fmt: skip
     draw_prototypes(ax, F.normalize(sphere[name][1].prototypes.detach(), dim=1))
     ax.set(title=name, xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
@@ -1002,9 +1004,9 @@ assert recall["mean recall"].between(25, 100, inclusive="right").all()
 # | AdaFace | norm, relative to the batch | a **smaller** one on the angle, larger on the cosine |
 # | QLung | AQS, computed from the waveform before training | a larger one on the angle |
 #
-# MagFace also trains the norm. AdaFace lets no gradient through it, and its angle margin falls below
-# 0 for the best clips. We compute the margins of a batch whose clips go from the worst quality (0)
-# to the best (1). For QLung we set $\gamma=1$: quality only, no class margin.
+# MagFace also trains the norm. AdaFace lets no gradient through it; its margin on the angle is
+# negative for the best clips. We compute the margins of a batch whose clips go from the worst
+# quality (0) to the best (1). For QLung we set $\gamma=1$: quality only, no class margin.
 
 # %%
 best = torch.linspace(0, 1, 50)
@@ -1053,9 +1055,9 @@ for name, value in change.items():
 # %% [markdown]
 # ### The QLung loss
 #
-# QLung's margin $m_d$ is a weighted mean of the quality margin $m_q=\kappa\cdot\mathrm{AQS}$ and the
-# class margin $m_c$ of section 6. The loss is
-# $L=\mathcal L_{\rm cls}+\lambda\,\mathcal L_{\rm DFAM}$. The first term is the cross-entropy of the
+# QLung's margin $m_d$ is a weighted mean of two margins: the quality margin
+# $m_q=\kappa\cdot\mathrm{AQS}$ and the class margin $m_c$ of section 6. The loss is
+# $\mathcal L_{\rm cls}+\lambda\,\mathcal L_{\rm DFAM}$. The first term is the cross-entropy of the
 # angular classifier at scale $s_a$, without a margin. The second is the cross-entropy at scale
 # $s_d$, with the margin $m_d$ on the target's angle.
 
