@@ -8,25 +8,34 @@
 # %% [markdown]
 # # Learn angular margins
 #
-# **You will hold:** the QLung loss, built by hand from a softmax in ten small steps, each answer checked as you type,
-# and know what every number in it does to the gradient, and which of its promises a toy experiment keeps.
+# A margin makes a class harder during training, so that its clips must come closer to it. Here you
+# build the QLung loss by hand, from an ordinary softmax, in ten small exercises.
 #
-# **Stands for:** the paper's method section (angular classifier, $\mathcal L_{\rm DFAM}$, quality margin, log-scaled
-# class margin). No table of results is judged here: everything below is geometry, or toy data whose truth we know.
+# **What you will get:** an understanding of every term of the QLung loss and of its gradient, ten
+# answers of your own that are checked at once, and toy experiments that test what margins promise.
 #
-# **Costs:** under a minute on one core, on every profile; no data, no network, no GPU. As a class: 90 minutes.
+# **Reproduces:** the paper's method section: angular classifier, margin loss
+# $\mathcal L_{\rm DFAM}$, quality margin and log-scaled class margin. It reproduces no table of
+# results: everything here is geometry, or toy data whose true quality we know.
 #
-# | minutes | step | exercises |
+# **Runtime:** about a minute on one core, on every profile. No recordings, no network and no GPU
+# are needed. In class, plan 90 minutes:
+#
+# | minutes | section | exercises |
 # |---|---|---|
-# | 10 | 1. Put the softmax on a sphere | 1 |
-# | 10 | 2. Choose the scale | 2, 3 |
-# | 20 | 3. Add a margin: to the cosine or to the angle | 4, 5, 6 |
-# | 10 | 4. Break six ArcFaces | |
-# | 15 | 5. Train on a circle and on a sphere | |
-# | 10 | 6. Give rare classes more room | 7 |
-# | 15 | 7. Let quality decide; assemble QLung; is the norm quality? | 8, 9, 10 |
+# | 10 | 1. Normalised softmax | 1 |
+# | 10 | 2. Scale of the cosines | 2, 3 |
+# | 20 | 3. Additive margins: CosFace and ArcFace | 4, 5, 6 |
+# | 10 | 4. Numerical pitfalls of ArcFace | |
+# | 15 | 5. Feature geometry on toy data | |
+# | 10 | 6. Class margins for imbalanced data | 7 |
+# | 15 | 7. Quality-adaptive margins, the QLung loss and its gradient; 8. Feature norm | 8, 9, 10 |
 #
-# To practise, open `exercises/03_exercises.ipynb`: the same cells with the answers taken out.
+# To practise, open [exercises/03_exercises.ipynb](exercises/03_exercises.ipynb). It holds the same
+# exercises without the answers.
+#
+# [Previous: Measure quality](02_measure_quality.ipynb) · [Next: Train](04_train.ipynb) ·
+# [Glossary](../docs/glossary.md) · [All results](../RESULTS.md)
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -39,57 +48,91 @@ import torch
 from torch.nn import functional as F
 
 from qlung import margins
-from qlung.book import figures, lessons
+from qlung.book import lessons
 
-_ = torch.manual_seed(0)
+torch.set_num_threads(1)  # the tensors here are small
 
 # %%
 import io
+from typing import NamedTuple
 
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from scipy import stats
 from torch import nn
 
+from qlung.book import figures
+
+# %%
+torch.manual_seed(0)
 figures.use_style()
-torch.set_num_threads(1)  # toy tensors: two threads would mostly wait for each other
 pd.set_option("display.width", 140)
 COLOUR = figures.CLASS_COLOURS
-NAMES = list(COLOUR)
-BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, BLACK = plt.rcParams["axes.prop_cycle"].by_key()["color"]
+CLASSES = list(COLOUR)
+BLUE, ORANGE, GREEN = (COLOUR[name] for name in ("normal", "crackle", "wheeze"))
+BLACK, GREY = "#000000", "#999999"
+TARGET_ANGLE = r"angle to the target prototype $\theta_y$ [°]"
+GRADIENT_PER_SCALE = r"$\frac{1}{s}\,dL/d\theta_y$ [1/rad]"
 
 # %% [markdown]
-# ## 1. Put the softmax on a sphere
-#
-# A linear classifier scores class $k$ with $w_k^\top x = \lVert w_k\rVert\,\lVert x\rVert\cos\theta_k$. Training can
-# lower its loss in three ways: **turn** $x$ towards $w_y$, make $x$ **longer**, make $w_y$ **longer**. The last two say
-# nothing new about the clip. Dividing both lengths out leaves the angle:
-#
-# $$z_k=\cos\theta_k=\hat w_k^\top\hat x,\qquad \hat x=x/\lVert x\rVert,\quad \hat w_k=w_k/\lVert w_k\rVert .$$
-#
-# Below, the force $-\nabla_x L$ on a clip of class *wheeze*, wherever its feature may lie. The linear softmax pushes
-# outwards for ever; on the sphere every arrow is a rotation, and it is weaker far out, as $1/\lVert x\rVert$.
+# Most figures compare several losses. This helper puts their tables into one long table.
 
+
+# %%
+def stacked(tables, column):
+    """One long table from {name: table}; the new column `column` holds the names."""
+    return pd.concat(tables, names=[column]).reset_index(column).reset_index(drop=True)
+
+
+# %% [markdown]
+# ## 1. Normalised softmax: the angular classifier
+#
+# What can training change to lower the loss of a clip? A linear classifier gives class $k$ the
+# score (**logit**) $w_k^\top x = \lVert w_k\rVert\,\lVert x\rVert\cos\theta_k$. Here $x$ is the
+# **feature**, the vector that the encoder computes from the clip; $w_k$ is the weight vector of
+# class $k$, called its [prototype](../docs/glossary.md); $\theta_k$ is the angle between the two.
+# $y$ is the true class of the clip, also called the **target**.
+#
+# Training can turn $x$ towards $w_y$, make $x$ longer, or make $w_y$ longer. Only the first one
+# changes which prototype is nearest in angle. Division by both lengths leaves the angle:
+#
+# $$z_k=\cos\theta_k=\hat w_k^\top\hat x,\qquad
+# \hat x=x/\lVert x\rVert,\quad \hat w_k=w_k/\lVert w_k\rVert .$$
+#
+# The paper calls this the **angular classifier**. To see the difference, we place the feature of
+# a *wheeze* clip at many points of a plane. At each point we compute $-\nabla_x L$, the direction
+# in which gradient descent moves the feature. $L$ is the cross-entropy (CE), the usual loss.
 
 # %%
 PROTOTYPES = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-0.8, 0.6], [0.0, -1.0]])
 
 
-def force(points, logits_of, target):
+def negative_gradient(points, logits_of, target):
     """-dL/dx of each point [N, 2] for a clip of class `target`."""
     x = points.clone().requires_grad_()
-    logits = logits_of(x, torch.full((len(x),), target))
-    F.cross_entropy(logits, torch.full((len(x),), target), reduction="sum").backward()
+    y = torch.full((len(x),), target)
+    F.cross_entropy(logits_of(x, y), y, reduction="sum").backward()
     return -x.grad
 
 
-FIELDS = {
+# %% [markdown]
+# Three ways to get logits from a feature. Sections 2 and 3 explain scale $s$ and margin $m$.
+
+
+# %%
+def plane_cosines(x):
+    """Cosines [N, 4] of points [N, 2] to the four prototypes."""
+    return F.normalize(x, dim=1) @ PROTOTYPES.T
+
+
+LOGITS = {
     "linear softmax": lambda x, y: x @ PROTOTYPES.T,
-    "normalised, s = 4": lambda x, y: 4 * F.normalize(x, dim=1) @ PROTOTYPES.T,
+    "normalised softmax, s = 4": lambda x, y: 4 * plane_cosines(x),
     "ArcFace, s = 4, m = 0.5 rad": lambda x, y: margins.angular_margin_logits(
-        F.normalize(x, dim=1) @ PROTOTYPES.T, y, 0.5, 4.0
+        plane_cosines(x), y, 0.5, 4.0
     ),
 }
 
@@ -97,32 +140,57 @@ FIELDS = {
 axis = torch.linspace(-1.8, 1.8, 13)
 points = torch.cartesian_prod(axis, axis)
 points = points[points.norm(dim=1) > 0.35]
-fields = {name: force(points, logits_of, target=2) for name, logits_of in FIELDS.items()}
+wheeze = CLASSES.index("wheeze")
+fields = {name: negative_gradient(points, logits, wheeze) for name, logits in LOGITS.items()}
+columns = ["x1", "x2", "minus_gradient_1", "minus_gradient_2"]
+tables = {n: pd.DataFrame(np.hstack([points, f]), columns=columns) for n, f in fields.items()}
+
+# %% [markdown]
+# Two drawing helpers:
+
+
+# %% jupyter={"source_hidden": true}
+def draw_prototypes(ax, prototypes):
+    """One line from the origin to the prototype [2 or 3 numbers] of every class."""
+    for name, w in zip(CLASSES, prototypes, strict=True):
+        ax.plot(*torch.stack([0 * w, w], 1).numpy(), color=COLOUR[name], lw=3, label=name)
+
+
+def legend_below(fig, ax, title):
+    """The legend of one panel, below the figure."""
+    handles = ax.get_legend_handles_labels()
+    fig.legend(*handles, loc="outside lower center", ncols=4, title=title)
+
+
+# %% jupyter={"source_hidden": true}
+ARROWS = {"cmap": "viridis_r", "scale": 19, "width": 0.008}
 fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.7), sharex=True, sharey=True)
 for ax, (name, field) in zip(axes, fields.items(), strict=True):
     size = field.norm(dim=1)
-    arrows = ax.quiver(*points.T, *(field / size[:, None]).T, size, cmap="viridis_r", scale=19, width=0.008)
-    arrows.set_clim(0, 3)
-    _ = ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="#999999", lw=0.8))
-    for k, w in enumerate(PROTOTYPES):
-        _ = ax.plot(*zip((0, 0), w.tolist(), strict=True), color=COLOUR[NAMES[k]], lw=3, label=NAMES[k])
-    ax.set(title=name, xlabel="feature $x_1$", aspect="equal")
+    arrows = ax.quiver(*points.T, *(field.T / size), size, clim=(0, 3), **ARROWS)
+    ax.add_patch(plt.Circle((0, 0), 1, fill=False, color=GREY, lw=0.8))
+    draw_prototypes(ax, PROTOTYPES)
+    ax.set(title=name, xlabel="feature $x_1$", ylabel="feature $x_2$", aspect="equal")
+    ax.label_outer()
     ax.grid(False)
-axes[0].set_ylabel("feature $x_2$")
-_ = fig.colorbar(arrows, ax=axes, label=r"force $\Vert\nabla_x L\Vert$", shrink=0.8)
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title="prototypes")
-table = pd.concat([pd.DataFrame({"loss": n, "x1": points[:, 0], "x2": points[:, 1], "f1": f[:, 0], "f2": f[:, 1]})
-                   for n, f in fields.items()])  # fmt: skip
-figures.save(fig, "03-force-fields", profile, table)
+fig.colorbar(arrows, ax=axes, label=r"size of the gradient $\Vert\nabla_x L\Vert$", shrink=0.8)
+legend_below(fig, axes[0], "prototypes; arrows: how training moves a wheeze clip")
+figures.save(fig, "03-force-fields", profile, stacked(tables, "loss"))
+
+# %% [markdown]
+# The linear softmax also moves the feature outwards or inwards. With normalised features every
+# arrow is a rotation. It is weaker for longer features, in proportion to $1/\lVert x\rVert$.
 
 # %% tags=["check"]
-radial = {name: float((F.normalize(points, dim=1) * field).sum(1).abs().max()) for name, field in fields.items()}
-assert radial["linear softmax"] > 0.5
-assert max(value for name, value in radial.items() if name != "linear softmax") < 1e-5
-print("Only the linear softmax pushes along the radius; the normalised losses only turn.")
+radius = F.normalize(points, dim=1)
+radial = {name: float((radius * field).sum(1).abs().max()) for name, field in fields.items()}
+assert radial.pop("linear softmax") > 0.5
+assert max(radial.values()) < 1e-5
+print("Only the linear softmax has a gradient along the feature; the others are perpendicular.")
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-1.** Write the angular classifier: all cosines between a batch of features and the prototypes.
+# **Exercise margin-1 (angular classifier).** Compute the cosine between every feature of a batch
+# and every prototype.
 
 
 # %% tags=["exercise", "solution"]
@@ -135,14 +203,16 @@ def cosines(features, prototypes):
 lessons.check("margin-1", cosines)
 
 # %% [markdown]
-# ## 2. Choose the scale
+# ## 2. Scale of the cosines
 #
-# Cosines lie in $[-1, 1]$, so a softmax over them alone stays blurred: even a perfect clip, at cosine 1 to its own
-# prototype and $-1/(C-1)$ to all others (the furthest $C$ directions can spread), keeps losing. The logits need a
-# scale $s$, an inverse temperature.
+# Can a softmax over bare cosines ever be sure? Cosines lie in $[-1, 1]$. Take the best possible
+# clip. Its cosine is 1 to its own prototype, and $-1/(C-1)$ to each of the others: $C$ directions
+# cannot spread further apart than that. Even this clip keeps a loss well above zero. The logits
+# therefore need a [scale](../docs/glossary.md) $s$, an inverse temperature: $s\cos\theta_k$.
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-2.** Which probability can a perfect clip reach, at scale $s$ with $C$ classes?
+# **Exercise margin-2 (best probability).** Which probability does the best possible clip reach, at
+# scale $s$ with $C$ classes? Its cosine is 1 to its own prototype and $-1/(C-1)$ to the others.
 
 
 # %% tags=["exercise", "solution"]
@@ -155,7 +225,8 @@ def reachable_probability(scale, n_classes):
 lessons.check("margin-2", reachable_probability)
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-3.** Which scale lets a perfect clip reach 99 % with four classes? Give the number.
+# **Exercise margin-3 (smallest scale).** At which scale does the best possible clip reach 99 % with
+# four classes? Give the number.
 
 # %% tags=["exercise", "solution"]
 scale_needed = (3 / 4) * math.log(3 * 0.99 / 0.01)
@@ -164,61 +235,97 @@ scale_needed = (3 / 4) * math.log(3 * 0.99 / 0.01)
 lessons.check("margin-3", scale_needed)
 
 # %% [markdown]
-# The scale does a second thing, and it matters more. Right: the slope of the loss against the angle, for a clip
-# between its own prototype and one other at 90°. A small scale pulls everywhere; a large one only where the decision is
-# still open, like a support vector machine. That is what separates $s_a=37$ from $s_d=15$: with four classes both can
-# reach any probability, so bounds made for thousands of faces (64) do not carry over.
+# The answer to exercise 2 as a curve, for four numbers of classes:
 
 # %%
-scales = np.geomspace(0.3, 100, 200)
-theta = torch.linspace(0, math.pi / 2, 300)
-reach = pd.concat([pd.DataFrame({"C": c, "s": scales, "p": [reachable_probability(s, c) for s in scales]})
-                   for c in (2, 4, 100, 10_000)])  # fmt: skip
-lead, leverage = theta.sin() - theta.cos(), theta.sin() + theta.cos()  # the other's cosine less the own; its slope
-slopes = pd.concat([pd.DataFrame({"s": s, "theta": theta, "slope": s * torch.sigmoid(s * lead) * leverage})
-                    for s in (4, 15, 37, 64)])  # fmt: skip
-
-# %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.3))
-for (c, rows), style in zip(reach.groupby("C"), ("-", "-", "--", ":"), strict=True):
-    _ = left.plot(rows["s"], 100 * rows["p"], style, color=BLACK if c == 4 else figures.GREY, lw=2.4 if c == 4 else 1.3,
-                  label=f"C = {c:,}")  # fmt: skip
-_ = left.axvline(scale_needed, color=ORANGE, lw=1.2, label="99 % with C = 4")
-left.set(xscale="log", xlabel="scale s", ylabel="reachable probability [%]", title="What a perfect clip can reach")
-for s, rows in slopes.groupby("s"):
-    _ = right.plot(np.degrees(rows["theta"]), rows["slope"] / s, label=f"s = {s}", lw=1.8)
-_ = right.axvline(45, color="#AAAAAA", lw=0.8, ls="--")
-right.set(xlabel=r"angle to the own prototype $\theta_y$ [°]", xticks=range(0, 91, 15),
-          ylabel=r"pull per scale, $\frac{1}{s}\,dL/d\theta_y$ [1/rad]",
-          title=r"Where the pull is (other prototype at $90°-\theta_y$)")  # fmt: skip
-for ax in (left, right):
-    _ = ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-figures.save(fig, "03-scale", profile, pd.concat([reach, slopes]))
-
-# %% tags=["check"]
-top = {s: reachable_probability(s, 4) for s in (1, scale_needed)}
-assert math.isclose(top[scale_needed], 0.99)
-print(f"With C = 4 and s = 1 a perfect clip reaches {top[1]:.1%}; 99 % takes s = {scale_needed:.2f}.")
-missing = {s: 3 * math.exp(-4 * s / 3) for s in (15, 37)}
-print(f"At s = 15 it misses 1 by {missing[15]:.0e}, at s = 37 by {missing[37]:.0e}: neither scale is a limit.")
+scales, tables = np.geomspace(0.3, 100, 200), {}
+for c in (2, 4, 100, 10_000):
+    percent = [100 * reachable_probability(s, c) for s in scales]
+    tables[f"C = {c:,}"] = pd.DataFrame({"s": scales, "p [%]": percent})
+reach = stacked(tables, "classes")
 
 # %% [markdown]
-# ## 3. Add a margin: to the cosine or to the angle
+# The scale has a second effect: it decides **at which angles the loss has a gradient**. We look at
+# the simplest case, a target class and one other class. The function returns the target's logit
+# and the gradient of the loss in the angle, $dL/d\theta_y$. The larger this gradient, the more
+# strongly training turns the clip towards its prototype. Sections 3, 7 and 9 use it again.
+
+
+# %%
+def logit_and_gradient(theta, margin=0.0, scale=15.0, cosine_margin=0.0, other=torch.zeros_like):
+    """Target logit [N] and dL/dtheta [N, 1/rad]; the cosine to the other class is other(theta)."""
+    theta = theta.clone().requires_grad_()
+    cosine = torch.stack([theta.cos(), other(theta)], 1)
+    target = torch.zeros(len(theta), dtype=torch.long)
+    logits = margins.angular_margin_logits(cosine, target, margin, scale, cosine_margin)
+    loss = F.cross_entropy(logits, target, reduction="sum")
+    return logits[:, 0].detach(), torch.autograd.grad(loss, theta)[0]
+
+
+# %% [markdown]
+# Here the clip lies between two prototypes that are 90° apart. Its angle to the other prototype is
+# $90°-\theta_y$, so its cosine to the other prototype is $\sin\theta_y$. The decision boundary is
+# at 45°.
+
+# %%
+theta = torch.linspace(1e-3, math.pi / 2, 300)
+slopes = {}
+for s in (4, 15, 37, 64):
+    _, gradient = logit_and_gradient(theta, scale=float(s), other=torch.sin)
+    slopes[f"s = {s}"] = pd.DataFrame({"angle [°]": theta.rad2deg(), "gradient / s": gradient / s})
+slopes = stacked(slopes, "scale")
+
+# %% jupyter={"source_hidden": true}
+fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.3))
+sns.lineplot(reach, x="s", y="p [%]", hue="classes", style="classes", estimator=None, ax=left)
+left.axvline(scale_needed, color=GREY, lw=1.2, label="99 % with C = 4")
+left.set(xscale="log", xlabel="scale s", ylabel="reachable probability [%]",
+         title="Best possible clip")  # fmt: skip
+sns.lineplot(slopes, x="angle [°]", y="gradient / s", hue="scale", estimator=None, ax=right)
+right.axvline(45, color=GREY, lw=0.8, ls="--", label="boundary")
+right.set(xlabel=TARGET_ANGLE, ylabel=GRADIENT_PER_SCALE, xticks=range(0, 91, 15),
+          title="Gradient in the angle")  # fmt: skip
+for ax in (left, right):
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+figures.save(fig, "03-scale", profile, pd.concat([reach, slopes]))
+
+# %% [markdown]
+# A small scale gives a gradient at every angle. A large scale gives one only near the boundary and
+# on its wrong side, like a support vector machine.
 #
-# Softmax is content once $\theta_y$ is the smallest angle, by however little. A **margin** makes the true class harder
-# in training, so that the clip must come closer than needed:
+# The paper uses two scales: $s_a=37$ for the classifier and $s_d=15$ for the margin loss. With four
+# classes both can reach practically any probability; they differ in where their gradient is. Face
+# recognition often uses 64, but there a classifier has thousands of classes.
+
+# %% tags=["check"]
+assert math.isclose(reachable_probability(scale_needed, 4), 0.99)
+shortfall = {s: 3 * math.exp(-4 * s / 3) for s in (15, 37)}  # 1 - p, where p is too close to 1
+assert max(shortfall.values()) < 1e-8
+print(f"With C = 4 the best possible clip reaches {reachable_probability(1, 4):.1%} at s = 1")
+print(f"and 99 % at s = {scale_needed:.2f}. It falls short of 1 by {shortfall[15]:.0e} at s = 15")
+print(f"and by {shortfall[37]:.0e} at s = 37: neither of the paper's scales is a limit.")
+
+# %% [markdown]
+# ## 3. Additive margins: CosFace (cosine) and ArcFace (angle)
 #
-# | | target logit | the boundary in training |
+# How much nearer than the others must the right prototype be? Softmax classifies a clip correctly
+# as soon as $\theta_y$ is the smallest angle, by however little. A
+# [margin](../docs/glossary.md) $m$ makes the target class harder during training. The clip must
+# then come closer to its prototype than a correct decision needs. $\theta_j$ is the angle to
+# another class:
+#
+# | loss | target logit | decision boundary in training |
 # |---|---|---|
 # | normalised softmax | $s\cos\theta_y$ | $\theta_y=\theta_j$ |
-# | CosFace | $s(\cos\theta_y-m)$ | $\cos\theta_y-m=\cos\theta_j$: a gap that depends on where you are |
-# | ArcFace | $s\cos(\theta_y+m)$ | $\theta_y+m=\theta_j$: the same angle everywhere |
+# | CosFace | $s(\cos\theta_y-m)$ | $\cos\theta_y-m=\cos\theta_j$: the angular gap varies |
+# | ArcFace | $s\cos(\theta_y+m)$ | $\theta_y+m=\theta_j$: the angular gap is always $m$ |
 #
-# Beyond $\theta_y=\pi-m$ the cosine would turn back and reward a *worse* clip. `qlung.margins` goes on as the parabola
-# with the same value and slope.
+# Beyond $\theta_y=\pi-m$ the cosine of $\theta_y+m$ rises again, which would reward a *larger*
+# angle. From there on `qlung.margins` continues with a parabola of the same value and slope.
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-4.** ArcFace's target logit, for $\theta + m \le \pi$. The margin is in radians.
+# **Exercise margin-4 (ArcFace).** Compute ArcFace's target logit, for $\theta + m \le \pi$. The
+# margin $m$ is in radians.
 
 
 # %% tags=["exercise", "solution"]
@@ -231,7 +338,8 @@ def arcface_logit(cosine, margin, scale):
 lessons.check("margin-4", arcface_logit)
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-5.** All logits of a batch: the margin goes on the true class, the scale on every class.
+# **Exercise margin-5 (all logits).** Compute all logits of a batch. Only the target class gets the
+# margin; every class gets the scale.
 
 
 # %% tags=["exercise", "solution"]
@@ -245,8 +353,8 @@ def margin_logits(cosine, target, margin, scale):
 lessons.check("margin-5", margin_logits)
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-6.** Predict the class of clips whose target you don't know. Everything training used is passed in;
-# use what you need.
+# **Exercise margin-6 (inference).** Predict the class of clips whose true class is unknown. You get
+# everything that training used. Use only what you need.
 
 
 # %% tags=["exercise", "solution"]
@@ -259,79 +367,91 @@ def predict(cosine, class_margin, scale):
 lessons.check("margin-6", predict)
 
 # %% [markdown]
-# Everything from here on uses the one function behind all these losses,
-# `margins.angular_margin_logits(cosine, target, margin, scale, cosine_margin)`. Left, the logit a clip gets at each
-# angle; right, how hard the loss pulls it back, against one other class whose cosine is fixed at 0.
+# What does a margin change? We compare target logit and gradient of four losses at every angle. The
+# cosine to the other class is 0. One function of the library computes the logits of all of them:
+# `margins.angular_margin_logits(cosine, target, margin, scale, cosine_margin)`.
 
 # %%
 theta = torch.linspace(1e-3, math.pi - 1e-3, 600, dtype=torch.float64)
-KINDS = {"softmax": (0.0, 0.0), "CosFace, 0.35": (0.0, 0.35),
-         "ArcFace, 0.5 rad": (0.5, 0.0), "ArcFace, 1 rad": (1.0, 0.0)}  # fmt: skip
-rows = []
-for name, (angle, additive) in KINDS.items():
-    at = theta.clone().requires_grad_()
-    cosine = torch.stack([at.cos(), torch.zeros_like(at)], 1)
-    target = torch.zeros(len(at), dtype=torch.long)
-    logits = margins.angular_margin_logits(cosine, target, angle, 15.0, additive)
-    (pull,) = torch.autograd.grad(F.cross_entropy(logits, target, reduction="sum"), at)
-    rows.append(pd.DataFrame({"loss": name, "theta": theta, "logit": logits[:, 0].detach(), "pull": pull}))
-curves = pd.concat(rows)
+FOUR_LOSSES = {
+    "softmax": {},
+    "CosFace, 0.35": {"cosine_margin": 0.35},
+    "ArcFace, 0.5 rad": {"margin": 0.5},
+    "ArcFace, 1 rad": {"margin": 1.0},
+}
 
 # %%
+tables = {}
+for name, margin in FOUR_LOSSES.items():
+    logit, gradient = logit_and_gradient(theta, **margin)
+    columns = {"angle [°]": theta.rad2deg(), "logit": logit, "gradient": gradient}
+    tables[name] = pd.DataFrame(columns)
+curves = stacked(tables, "loss")
+
+# %% jupyter={"source_hidden": true}
 fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.4))
-for (name, rows), colour in zip(curves.groupby("loss", sort=False), (BLACK, GREEN, BLUE, ORANGE), strict=True):
-    _ = left.plot(np.degrees(rows["theta"]), rows["logit"], color=colour, lw=1.8, label=name)
-    _ = right.plot(np.degrees(rows["theta"]), rows["pull"], color=colour, lw=1.8)
+style = {"data": curves, "x": "angle [°]", "hue": "loss", "palette": [BLACK, GREEN, BLUE, ORANGE]}
+sns.lineplot(**style, y="logit", estimator=None, legend=False, ax=left)
+sns.lineplot(**style, y="gradient", estimator=None, ax=right)
 for m, colour in ((0.5, BLUE), (1.0, ORANGE)):
     beyond = theta[theta > math.pi - m]
-    _ = left.plot(math.degrees(math.pi - m), -15, "o", color=colour, ms=5)
-    _ = left.plot(beyond.rad2deg(), 15 * torch.cos(beyond + m), ":", color=colour, lw=1.3)
-left.set(ylabel="target logit (s = 15)", title="The target's logit")
-right.set(ylabel=r"pull $dL/d\theta_y$ [1/rad]", title="How hard the loss pulls")
-for ax in (left, right):
-    ax.set(xlabel=r"angle to the own prototype $\theta_y$ [°]", xticks=range(0, 181, 45))
-_ = fig.legend(loc="outside right upper", title="dots: θ + m = π\ndotted: cos turns back")
+    left.plot(math.degrees(math.pi - m), -15, "o", color=colour, ms=5)
+    left.plot(beyond.rad2deg(), 15 * torch.cos(beyond + m), ":", color=colour, lw=1.3)
+for ax, label in ((left, "target logit (s = 15)"), (right, r"gradient $dL/d\theta_y$ [1/rad]")):
+    ax.set(xlabel=TARGET_ANGLE, xticks=range(0, 181, 45), ylabel=label)
+right.legend(loc="center left", bbox_to_anchor=(1, 0.5),
+             title="dots: θ + m = π\ndotted: cos(θ + m)\nbeyond it")  # fmt: skip
 figures.save(fig, "03-target-logits", profile, curves)
 
 # %% tags=["check"]
-falling = {name: bool((np.diff(rows["logit"]) <= 1e-9).all()) for name, rows in curves.groupby("loss")}
-assert all(falling.values())
+for _, table in curves.groupby("loss"):
+    assert (table["logit"].diff().dropna() <= 1e-9).all()
 print("Every target logit falls with the angle, on both sides of π − m.")
 
 # %% [markdown]
-# Two things to see on the right. A margin moves the pull to smaller angles: that is all it does. And at exactly
-# $\theta_y=\pi-m$ the pull is zero, as it is for the softmax at $\pi$: matching the slope of the cosine there costs a
-# standstill of one point. A clip that far out is pulled by $\mathcal L_{\rm cls}$, which has no margin.
-
-# %% [markdown]
-# An additive cosine margin is not an angle. How far inside the half-way line must a clip be? Between two prototypes at
-# angle $\Delta$, CosFace's 0.35 asks for a gap that grows as the prototypes get closer, until no point satisfies it;
-# ArcFace asks for the same angle at any $\Delta$.
+# The right panel shows what a margin does: it moves the gradient to smaller angles. It also shows
+# a price. At exactly $\theta_y=\pi-m$ the gradient is zero, as it is for the softmax at $\pi$.
+# In QLung such a clip is still moved by the first term of the loss, which has no margin.
+#
+# A margin on the cosine is not a fixed angle. Take two prototypes at an angle $\Delta$. The middle
+# line between them is at $\Delta/2$. How much closer than the middle line must a clip come?
 
 # %%
-apart = torch.linspace(0.05, math.pi, 300, dtype=torch.float64)
-position = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None] * apart  # theta_y, on the arc between the two
-inside = {
-    "CosFace, 0.35": position.cos() - 0.35 >= (apart - position).cos(),
-    "ArcFace, 0.35 rad": position + 0.35 <= apart - position,
+delta = torch.linspace(0.05, math.pi, 300, dtype=torch.float64)
+theta = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None] * delta  # from target to other
+satisfied = {
+    "CosFace, 0.35": theta.cos() - 0.35 >= (delta - theta).cos(),
+    "ArcFace, 0.35 rad": theta + 0.35 <= delta - theta,
 }
-gap = pd.DataFrame({"prototypes apart [deg]": apart.rad2deg()})
-for name, safe in inside.items():
-    largest = torch.where(safe, position, -1.0).amax(0)  # the largest angle that still satisfies the margin
-    gap[name] = torch.where(largest >= 0, (apart / 2 - largest), torch.nan).rad2deg()
-fig, ax = plt.subplots(figsize=(6.2, 3.1))
-for name, colour in zip(inside, (GREEN, BLUE), strict=True):
-    _ = ax.plot(gap["prototypes apart [deg]"], gap[name], color=colour, lw=2, label=name)
-ax.set(xlabel="angle between the two prototypes [°]", ylabel="gap asked beyond the\nhalf-way line [°]", ylim=(0, None),
-       xticks=range(0, 181, 45), title="The line stops where no point is close enough")  # fmt: skip
-_ = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-figures.save(fig, "03-cosine-or-angle", profile, gap)
+
+# %%
+tables = {}
+for name, holds in satisfied.items():
+    largest = torch.where(holds, theta, -1.0).amax(0)  # -1: no position satisfies it
+    gap = torch.where(largest >= 0, delta / 2 - largest, torch.nan)
+    tables[name] = pd.DataFrame({"between [°]": delta.rad2deg(), "gap [°]": gap.rad2deg()})
+gaps = stacked(tables, "loss")
+
+# %% jupyter={"source_hidden": true}
+fig, ax = plt.subplots(figsize=(6.4, 3.1))
+sns.lineplot(gaps, x="between [°]", y="gap [°]", hue="loss", palette=[GREEN, BLUE],
+             estimator=None, ax=ax)  # fmt: skip
+ax.set(xlabel=r"angle $\Delta$ between the two prototypes [°]", ylim=(0, None),
+       ylabel="required distance from\nthe middle line [°]", xticks=range(0, 181, 45),
+       title="Gap that the margin requires")  # fmt: skip
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+figures.save(fig, "03-cosine-or-angle", profile, gaps)
 
 # %% [markdown]
-# ## 4. Break six ArcFaces
+# ArcFace requires the same angle at every $\Delta$. CosFace requires a wider gap for closer
+# prototypes. A line ends where no position satisfies the margin any more.
+
+# %% [markdown]
+# ## 4. Numerical pitfalls: six implementations of ArcFace
 #
-# The formula fits in a line, and public code disagrees on it. Six ways to write it, all found in the wild in some form;
-# `c` is the target's cosine, and the logit is left unscaled.
+# The formula $\cos(\theta_y+m)$ fits on one line. Why do public implementations disagree on it?
+# Here are six versions, all modelled on public code. `c` is the target's cosine and `m` the margin;
+# the scale is left out. The first two go through the angle:
 
 
 # %%
@@ -343,13 +463,27 @@ def clamped(c, m, eps=1e-7):
     return torch.cos(torch.acos(c.clamp(-1 + eps, 1 - eps)) + m)
 
 
+# %% [markdown]
+# The next two expand $\cos(\theta+m)=\cos\theta\cos m-\sin\theta\sin m$. They avoid the rising part
+# of the cosine by a different rule for large angles:
+
+
+# %%
+def expanded(c, m):
+    return c * math.cos(m) - (1 - c**2).sqrt() * math.sin(m)
+
+
 def easy(c, m):
-    return torch.where(c > 0, c * math.cos(m) - (1 - c**2).sqrt() * math.sin(m), c)
+    return torch.where(c > 0, expanded(c, m), c)
 
 
 def threshold(c, m):
-    shifted = c * math.cos(m) - (1 - c**2).sqrt() * math.sin(m)
-    return torch.where(c > math.cos(math.pi - m), shifted, c - m * math.sin(math.pi - m))
+    inside = c > math.cos(math.pi - m)
+    return torch.where(inside, expanded(c, m), c - m * math.sin(math.pi - m))
+
+
+# %% [markdown]
+# The fifth adds the margin without letting the gradient through (`detach`). The last is ours:
 
 
 # %%
@@ -358,277 +492,398 @@ def detached(c, m):
 
 
 def ours(c, m):
-    cosine = torch.stack([c, torch.zeros_like(c)], 1)
-    return margins.angular_margin_logits(cosine, torch.zeros(len(c), dtype=torch.long), m, 1.0)[:, 0]
+    cosine, target = torch.stack([c, 0 * c], 1), torch.zeros(len(c), dtype=torch.long)
+    return margins.angular_margin_logits(cosine, target, m, 1.0)[:, 0]
 
 
-SIX = {"acos, cos": naive, "acos, clamped": clamped, "expansion, easy margin": easy,
-       "expansion, threshold": threshold, "no-grad margin": detached, "qlung.margins": ours}  # fmt: skip
+# %%
+VERSIONS = {
+    "acos, cos": naive,
+    "acos, clamped": clamped,
+    "expansion, easy margin": easy,
+    "expansion, threshold": threshold,
+    "margin without gradient": detached,
+    "qlung.margins": ours,
+}
 m = 0.5
 
 # %% [markdown]
-# Five questions to each. *On the prototype*: the gradient in the feature when it lies exactly on its prototype.
-# *Jump*: how far the logit leaps anywhere on $(0,\pi)$. *Rises*: the part of $(0,\pi)$ where a worse angle gives a
-# better logit. *No margin*: the part where the logit equals the plain cosine. *Gradcheck*: is the gradient that of the
-# loss?
+# We ask five questions about each version. They are the columns of the table:
+#
+# - **on prototype**: is the gradient finite when the feature lies exactly on its prototype? A NaN
+#   ("not a number") there would spread through the whole network.
+# - **jump**: how large is the largest jump of the logit on $(0,\pi)$?
+# - **rises**: on which part of $(0,\pi)$ does a *larger* angle get a *larger* logit?
+# - **no margin**: on which part is the logit equal to the cosine without a margin?
+# - **gradcheck**: is the gradient the derivative of the logit (compared with finite differences)?
 
 
 # %%
-def on_prototype(variant):
-    """Gradient in a feature that equals its prototype."""
+def on_prototype(version):
+    """Is the gradient of a feature that equals its prototype a number?"""
     x = torch.tensor([[1.0, 0.0]], requires_grad=True)
-    variant(F.normalize(x, dim=1)[:, 0], m).sum().backward()
+    version(F.normalize(x, dim=1)[:, 0], m).sum().backward()
     return "NaN" if x.grad.isnan().any() else "finite"
 
 
-def is_own_gradient(variant):
-    """Compare autograd with finite differences at four generic angles."""
+def gradcheck(version):
+    """Compare autograd with finite differences at four angles."""
     c = torch.tensor([0.6, 0.3, -0.2, -0.95], dtype=torch.float64, requires_grad=True)
-    return torch.autograd.gradcheck(lambda c: variant(c, m), c, raise_exception=False)
+    passes = torch.autograd.gradcheck(lambda c: version(c, m), c, raise_exception=False)
+    return "passes" if passes else "fails"
 
 
 # %%
-def audit(variant):
+def audit(version):
     """One row of the table."""
     theta = torch.linspace(0.001, math.pi - 0.001, 200_001, dtype=torch.float64)
-    logit = variant(theta.cos(), m)
-    step = logit.diff()
-    return {"on the prototype": on_prototype(variant), "jump": float(step.abs().max().round(decimals=2)),
-            "rises [%]": round(100 * float((step > 1e-12).double().mean())),
-            "no margin [%]": round(100 * float(((logit - theta.cos()).abs() < 1e-9).double().mean())),
-            "gradcheck": "passes" if is_own_gradient(variant) else "fails"}  # fmt: skip
+    logit = version(theta.cos(), m)
+    step, no_margin = logit.diff(), (logit - theta.cos()).abs() < 1e-9
+    return {
+        "on prototype": on_prototype(version),
+        "jump": float(step.abs().max().round(decimals=2)),
+        "rises [%]": round(100 * float((step > 1e-12).double().mean())),
+        "no margin [%]": round(100 * float(no_margin.double().mean())),
+        "gradcheck": gradcheck(version),
+    }
 
 
 # %%
-six = pd.DataFrame({name: audit(variant) for name, variant in SIX.items()}).T
-six
-
-# %%
-fig, axes = plt.subplots(2, 3, figsize=(9.6, 4.9), sharex=True, sharey=True)
-rows = []
-for ax, (name, variant) in zip(axes.flat, SIX.items(), strict=True):
-    c = torch.linspace(0.001, math.pi - 0.001, 1500, dtype=torch.float64).cos().requires_grad_()
-    logit = variant(c, m)
-    (slope,) = torch.autograd.grad(logit.sum(), c)
-    angle, logit = c.detach().acos(), logit.detach()
-    row = pd.DataFrame({"variant": name, "theta": angle.rad2deg(), "logit": logit, "gradient": -slope * angle.sin()})
-    _ = ax.plot(row["theta"], row["logit"].where(row["logit"].diff().abs().fillna(0) < 0.02), color=BLUE, lw=2)
-    _ = ax.plot(row["theta"], row["gradient"], color=ORANGE, lw=1.4)
-    _ = ax.axvline(math.degrees(math.pi - m), color="#999999", lw=0.8, ls="--")
-    ax.set(title=name, xticks=range(0, 181, 45))
-    rows.append(row)
-fig.supxlabel(r"$\theta_y$ [°]; dashed: $\pi-m$, m = 0.5 rad", fontsize=9.5)
-fig.supylabel("unscaled logit; its slope [1/rad]", fontsize=9.5)
-handles = [plt.Line2D([], [], color=BLUE, lw=2), plt.Line2D([], [], color=ORANGE, lw=1.4)]
-_ = fig.legend(handles, ["target logit", r"autograd's slope in $\theta_y$ [1/rad]"], loc="outside upper right", ncols=2)
-figures.save(fig, "03-six-arcfaces", profile, pd.concat(rows))
-
-# %% tags=["check"]
-sound = six[(six["on the prototype"] == "finite") & (six["jump"] < 0.01) & (six["rises [%]"] == 0)
-            & (six["no margin [%]"] == 0) & (six["gradcheck"] == "passes")]  # fmt: skip
-assert list(sound.index) == ["qlung.margins"]
-faults = {
-    "NaN on the prototype": six["on the prototype"] == "NaN",
-    "leaps": six["jump"] > 0.01,
-    "rewards a worse angle": six["rises [%]"] > 0,
-    "not its own gradient": six["gradcheck"] == "fails",
-}
-for fault, found in faults.items():
-    print(f"{fault}: {'; '.join(six.index[found])}")
-print(f"none of these: {'; '.join(sound.index)}")
+audited = pd.DataFrame({name: audit(version) for name, version in VERSIONS.items()}).T
+audited
 
 # %% [markdown]
-# ## 5. Train on a circle and on a sphere
+# The same as curves. A jump appears as a vertical line.
+
+# %%
+tables = {}
+for name, version in VERSIONS.items():
+    theta = torch.linspace(0.001, math.pi - 0.001, 1500, dtype=torch.float64)
+    c = theta.cos().requires_grad_()
+    logit = version(c, m)
+    (slope,) = torch.autograd.grad(logit.sum(), c)
+    columns = {"logit": logit.detach(), "gradient in the angle [1/rad]": -slope * theta.sin()}
+    tables[name] = pd.DataFrame({"angle [°]": theta.rad2deg(), **columns})
+versions = stacked(tables, "version")
+
+# %% jupyter={"source_hidden": true}
+fig, axes = plt.subplots(2, 3, figsize=(9.6, 4.9), sharex=True, sharey=True)
+for ax, (name, table) in zip(axes.flat, versions.groupby("version", sort=False), strict=True):
+    long = table.melt(["version", "angle [°]"], var_name="curve")
+    sns.lineplot(long, x="angle [°]", y="value", hue="curve", estimator=None,
+                 legend=ax is axes.flat[0], ax=ax)  # fmt: skip
+    ax.axvline(math.degrees(math.pi - m), color=GREY, lw=0.8, ls="--")
+    ax.set(title=name, xticks=range(0, 181, 45), xlabel=r"$\theta_y$ [°]", ylabel="")
+    ax.label_outer()
+handles = axes.flat[0].get_legend_handles_labels()
+axes.flat[0].get_legend().remove()
+fig.legend(*handles, loc="outside lower center", ncols=2, title="m = 0.5 rad; dashed: π − m")
+figures.save(fig, "03-six-arcfaces", profile, versions)
+
+# %% tags=["check"]
+FAULTS = {
+    "NaN on the prototype": audited["on prototype"] == "NaN",
+    "jumps": audited["jump"] > 0.01,
+    "a larger angle gets a larger logit": audited["rises [%]"] > 0,
+    "no margin on a part": audited["no margin [%]"] > 0,
+    "gradient is not its derivative": audited["gradcheck"] == "fails",
+}
+for fault, has_it in FAULTS.items():
+    print(f"{fault}: {'; '.join(audited.index[has_it])}")
+correct = audited.index[~pd.DataFrame(FAULTS).any(axis=1)]
+assert list(correct) == ["qlung.margins"]
+print(f"none of these: {'; '.join(correct)}")
+
+# %% [markdown]
+# ## 5. Feature geometry on toy data: a circle and a sphere
 #
-# Toy breaths: sixteen numbers hold a breath sound, plus a crackle, plus a wheeze, each with its own loudness, plus
-# noise at a **known** signal-to-noise ratio. A small network squeezes them into two or three dimensions, where we can
-# look.
-#
-# On a circle two prototypes cannot pass each other, so we start them a quarter turn apart; from a random start they
-# can get stuck on top of one another (try it). From three dimensions on, there is room to walk around.
+# Do margins make classes more compact and better separated? We test it where the truth is known.
+# A toy clip is a vector of sixteen numbers: a breath sound, a crackle and a wheeze if its class has
+# them, each with its own loudness, plus noise. We set its **signal-to-noise ratio** (SNR), so the
+# true quality of every clip is known. A small encoder maps it to two or three dimensions, which we
+# can draw.
 
 
 # %%
-def make_clips(counts, seed, snr_db=(-5.0, 20.0), dim=16):
-    """Features [n, dim], classes [n] and signal-to-noise ratio [n, dB] of toy breaths."""
+class Clips(NamedTuple):
+    """A set of n toy clips."""
+
+    x: torch.Tensor  # [n, 16], input of the encoder
+    target: torch.Tensor  # [n], class 0 to 3
+    snr: torch.Tensor  # [n, dB], signal-to-noise ratio
+
+
+# %%
+def make_clips(counts, seed, dim=16):
+    """Toy clips, counts[k] of class k, with SNR between -5 and 20 dB."""
     generator = torch.Generator().manual_seed(seed)
     target = torch.repeat_interleave(torch.arange(4), torch.tensor(counts))
     present = torch.stack([torch.ones_like(target), target % 2, target // 2], 1).float()
-    clean = present * (0.6 + 0.8 * torch.rand(len(target), 3, generator=generator))
-    clean = F.pad(clean, (0, dim - 3))
-    snr = snr_db[0] + (snr_db[1] - snr_db[0]) * torch.rand(len(target), generator=generator)
+    loudness = 0.6 + 0.8 * torch.rand(len(target), 3, generator=generator)
+    clean = F.pad(present * loudness, (0, dim - 3))
+    snr = -5.0 + 25.0 * torch.rand(len(target), generator=generator)
     noise = F.normalize(torch.randn(len(target), dim, generator=generator), dim=1)
-    return clean + noise * clean.norm(dim=1, keepdim=True) * 10 ** (-snr[:, None] / 20), target, snr
+    noise = noise * clean.norm(dim=1, keepdim=True) * 10 ** (-snr[:, None] / 20)
+    return Clips(clean + noise, target, snr)
 
+
+# %% [markdown]
+# Training is a short PyTorch loop. An `objective` computes a loss from features, cosines,
+# prototypes and clips.
+#
+# On a circle two prototypes cannot pass each other, and from a random start they can get stuck at
+# the same place. In two dimensions we therefore start them a quarter turn apart (`RING`). In three
+# dimensions this is not needed.
 
 # %%
 RING = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [-1.0, 0.0]])
 
 
+# %%
 def train(objective, clips, dim, seed=0, steps=200):
-    """Fit encoder and prototypes to one objective(features, cosine, prototypes, target, snr)."""
+    """Train encoder and prototypes with objective(features, cosine, prototypes, clips)."""
     torch.manual_seed(seed)
-    x, target, snr = clips
-    encoder = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, dim))
+    encoder = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, dim))
     head = margins.AngularClassifier(dim, 4)
     if dim == 2:
         head.prototypes.data.copy_(RING)
     optimiser = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=0.01)
     for _ in range(steps):
-        loss = objective(features := encoder(x), head(features), head.prototypes, target, snr)
         optimiser.zero_grad()
-        loss.backward()
+        features = encoder(clips.x)
+        objective(features, head(features), head.prototypes, clips).backward()
         optimiser.step()
     return encoder, head
 
 
+# %% [markdown]
+# One function makes the objectives with a fixed margin. Section 6 uses it with one margin per class
+# and with a value added to the logits.
+
+
+# %%
+def margin_loss(margin=0.0, cosine_margin=0.0, added=0.0):
+    """Cross-entropy at scale 15 with margins: one number for all classes, or one per class [4]."""
+    margin, cosine_margin = torch.as_tensor(margin), torch.as_tensor(cosine_margin)
+
+    def objective(features, cosine, prototypes, clips):
+        y = clips.target
+        angle, drop = margin.expand(4)[y], cosine_margin.expand(4)[y]
+        logits = margins.angular_margin_logits(cosine, y, angle, 15.0, drop)
+        return F.cross_entropy(logits + added, y)
+
+    return objective
+
+
+# %% [markdown]
+# QLung needs a quality in $[0, 1]$. On recordings it is the paper's audio-quality score
+# ([AQS](../docs/glossary.md)). Here we compute a perfect one from the known SNR.
+
 # %%
 COUNTS = [150] * 4
-qlung = margins.QLungLoss(torch.tensor(COUNTS))
+qlung_toy = margins.QLungLoss(torch.tensor(COUNTS))
 
 
 def quality(snr):
-    """A perfect quality score: the known ratio, from -5 dB (0) to 20 dB (1)."""
+    """Perfect quality score: 0 at -5 dB, 1 at 20 dB."""
     return ((snr + 5) / 25).clamp(0, 1)
 
 
-def with_margin(angle, additive=0.0):
-    """Cross-entropy at scale 15 with a fixed margin."""
-    return lambda f, cos, w, y, snr: F.cross_entropy(margins.angular_margin_logits(cos, y, angle, 15.0, additive), y)
+# %%
+def linear_loss(features, cosine, prototypes, clips):
+    return F.cross_entropy(features @ prototypes.T, clips.target)
+
+
+def qlung_objective(features, cosine, prototypes, clips):
+    return qlung_toy(cosine, clips.target, quality(clips.snr))
 
 
 # %%
 LOSSES = {
-    "linear softmax": lambda f, cos, w, y, snr: F.cross_entropy(f @ w.T, y),
-    "normalised": with_margin(0.0),
-    "CosFace, 0.3": with_margin(0.0, 0.3),
-    "ArcFace, 0.3 rad": with_margin(0.3),
-    "QLung": lambda f, cos, w, y, snr: qlung(cos, y, quality(snr)),
+    "linear softmax": linear_loss,
+    "normalised": margin_loss(),
+    "CosFace, 0.3": margin_loss(cosine_margin=0.3),
+    "ArcFace, 0.3 rad": margin_loss(margin=0.3),
+    "QLung": qlung_objective,
 }
+
+# %% [markdown]
+# **On a circle.** We train with one set of clips and draw held-out clips, which training never
+# used. For the normalised losses only the direction of a feature counts. There we place it at
+# radius 1 to 1.3: the further out, the better the quality of the clip.
 
 # %%
 training, held_out = make_clips(COUNTS, seed=1), make_clips(COUNTS, seed=2)
-circle = {name: train(objective, training, dim=2) for name, objective in LOSSES.items()}
-sphere = {name: train(LOSSES[name], training, dim=3) for name in ("linear softmax", "normalised", "QLung")}
+held_out_class = [CLASSES[k] for k in held_out.target]
+CIRCLE = ("linear softmax", "normalised", "ArcFace, 0.3 rad", "QLung")
+circle = {name: train(LOSSES[name], training, dim=2) for name in CIRCLE}
 
-# %% tags=["nbval-ignore-output"]
+# %%
+tables = {}
+for name, (encoder, _) in circle.items():
+    features = encoder(held_out.x).detach()
+    if name != "linear softmax":
+        features = F.normalize(features, dim=1) * (1 + 0.3 * quality(held_out.snr)[:, None])
+    tables[name] = pd.DataFrame(features.numpy(), columns=["x1", "x2"]).assign(label=held_out_class)
+circle_points = stacked(tables, "loss")
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
 fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.3))
-rows = []
-for ax, name in zip(axes, ("linear softmax", "normalised", "ArcFace, 0.3 rad", "QLung"), strict=True):
-    encoder, head = circle[name]
-    features, side = encoder(held_out[0]).detach(), 1.4
-    if name == "linear softmax":
-        side = 1.4 * float(features.norm(dim=1).quantile(0.95))
-    else:  # a direction is all that counts: put the clip at radius 1 to 1.3, by its quality
-        features = F.normalize(features, dim=1) * (1 + 0.3 * quality(held_out[2])[:, None])
-        _ = ax.add_patch(plt.Circle((0, 0), 1, fill=False, color="#999999", lw=0.8))
-    for k, w in enumerate(F.normalize(head.prototypes.detach(), dim=1) * side / 1.4):
-        _ = ax.plot(*features[held_out[1] == k].T, ".", ms=3, alpha=0.5, mec="none", color=COLOUR[NAMES[k]])
-        _ = ax.plot(*zip((0, 0), w.tolist(), strict=True), color=COLOUR[NAMES[k]], lw=3, label=NAMES[k])
-    hat = "" if name == "linear softmax" else r"\hat "
-    ax.set(title=name, aspect="equal", xlim=(-side, side), ylim=(-side, side), xlabel=f"${hat}x_1$",
-           ylabel=f"${hat}x_2$")  # fmt: skip
-    rows.append(pd.DataFrame({"loss": name, "x1": features[:, 0], "x2": features[:, 1], "label": held_out[1]}))
-title = "bars: prototypes; points: held-out clips, outside a circle the further out the cleaner"
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=title)
-figures.save(fig, "03-circle", profile, pd.concat(rows))
+for ax, (name, table) in zip(axes, circle_points.groupby("loss", sort=False), strict=True):
+    linear = name == "linear softmax"
+    radius = float(np.hypot(table["x1"], table["x2"]).quantile(0.95)) if linear else 1.0
+    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=2, linewidth=0,
+                    alpha=0.5, legend=False, ax=ax)  # fmt: skip
+    draw_prototypes(ax, radius * F.normalize(circle[name][1].prototypes.detach(), dim=1))
+    if not linear:
+        ax.add_patch(plt.Circle((0, 0), 1, fill=False, color=GREY, lw=0.8))
+    hat, side = ("" if linear else r"\hat "), 1.4 * radius
+    ax.set(title=name, aspect="equal", xlim=(-side, side), ylim=(-side, side),
+           xlabel=f"${hat}x_1$", ylabel=f"${hat}x_2$")  # fmt: skip
+legend_below(fig, axes[0], "toy data; lines: prototypes, points: held-out clips")
+figures.save(fig, "03-circle", profile, circle_points)
 
-# %% tags=["nbval-ignore-output"]
+# %% [markdown]
+# **On a sphere.** In three dimensions we draw the directions of the held-out clips.
+
+# %%
+SPHERE = ("linear softmax", "normalised", "QLung")
+sphere = {name: train(LOSSES[name], training, dim=3) for name in SPHERE}
+tables = {}
+for name, (encoder, _) in sphere.items():
+    direction = F.normalize(encoder(held_out.x).detach(), dim=1).numpy()
+    tables[name] = pd.DataFrame(direction, columns=list("xyz")).assign(label=held_out_class)
+sphere_points = stacked(tables, "loss")
+
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
 fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.8), subplot_kw={"projection": "3d"})
-grid = np.linspace(0, 2 * math.pi, 60)
-rows = []
-for ax, (name, (encoder, head)) in zip(axes, sphere.items(), strict=True):
-    features = F.normalize(encoder(held_out[0]).detach(), dim=1)
-    for x, y, z in ((np.cos(grid), np.sin(grid), 0 * grid), (np.cos(grid), 0 * grid, np.sin(grid))):
-        _ = ax.plot(x, y, z, color="#AAAAAA", lw=0.6)
-        _ = ax.plot(y, x, z, color="#AAAAAA", lw=0.6)
-    for k, w in enumerate(F.normalize(head.prototypes.detach(), dim=1)):
-        _ = ax.plot(*features[held_out[1] == k].T, ".", ms=3.5, alpha=0.5, mec="none", color=COLOUR[NAMES[k]])
-        _ = ax.plot(*zip((0, 0, 0), w.tolist(), strict=True), color=COLOUR[NAMES[k]], lw=3, label=NAMES[k])
+turn = np.linspace(0, 2 * math.pi, 60)
+ring = np.stack([np.cos(turn), np.sin(turn), 0 * turn])
+for ax, (name, table) in zip(axes, sphere_points.groupby("loss", sort=False), strict=True):
+    for order in ([0, 1, 2], [0, 2, 1], [2, 0, 1]):
+        ax.plot(*ring[order], color="#AAAAAA", lw=0.6)
+    ax.scatter(*table[["x", "y", "z"]].to_numpy().T, s=2, alpha=0.5, depthshade=False, linewidth=0,
+               color=[COLOUR[label] for label in table["label"]])  # fmt: skip
+    draw_prototypes(ax, F.normalize(sphere[name][1].prototypes.detach(), dim=1))
     ax.set(title=name, xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
     ax.set_box_aspect((1, 1, 1), zoom=1.6)
     ax.set_axis_off()
-    rows.append(pd.DataFrame({"loss": name, **dict(zip("xyz", features.T, strict=True)), "label": held_out[1]}))
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
-               title="bars: prototypes; points: directions of held-out clips")  # fmt: skip
-figures.save(fig, "03-sphere", profile, pd.concat(rows))
+legend_below(fig, axes[0], "toy data; lines: prototypes, points: held-out clips")
+figures.save(fig, "03-sphere", profile, sphere_points)
 
 # %% [markdown]
-# Pictures persuade; measure. For five seeds and every loss, on held-out clips in three dimensions: the mean angle of a
-# clip to its class's mean direction (*within*), the smallest angle between two mean directions (*between*), and the
-# accuracy of the nearest prototype.
+# Pictures are not a measurement. We measure three quantities on held-out clips in three dimensions,
+# for every loss and five seeds:
+#
+# - **within**: mean angle between a clip and the mean direction of its class (compactness);
+# - **between**: smallest angle between the mean directions of two classes (separation);
+# - **accuracy**: share of clips that are nearest to the prototype of their own class.
 
 
 # %%
 def separation(encoder, head, clips):
-    """Angles [deg] within and between classes, and accuracy [%]."""
-    x, target, _ = clips
-    with torch.no_grad():
-        direction = F.normalize(encoder(x), dim=1)
-        centre = F.normalize(torch.stack([direction[target == k].mean(0) for k in range(4)]), dim=1)
-        within = (direction * centre[target]).sum(1).clamp(-1, 1).acos().rad2deg().mean()
-        between = (centre @ centre.T - 2 * torch.eye(4)).max().clamp(-1, 1).acos().rad2deg()
-        right = (head(encoder(x)).argmax(1) == target).float().mean()
-    return {"within [°]": float(within), "between [°]": float(between), "accuracy [%]": 100 * float(right)}
+    """Angles [°] within and between classes, and accuracy [%]."""
+    features = encoder(clips.x).detach()
+    direction = F.normalize(features, dim=1)
+    centre = torch.stack([direction[clips.target == k].mean(0) for k in range(4)])
+    centre = F.normalize(centre, dim=1)
+    within = (direction * centre[clips.target]).sum(1).clamp(-1, 1).acos().rad2deg().mean()
+    between = (centre @ centre.T - 2 * torch.eye(4)).max().clamp(-1, 1).acos().rad2deg()
+    correct = (head(features).argmax(1) == clips.target).float().mean()
+    values = (float(within), float(between), 100 * float(correct))
+    return dict(zip(("within [°]", "between [°]", "accuracy [%]"), values, strict=True))
 
 
-measured = pd.DataFrame([
-    {"loss": name, "seed": seed, **separation(*train(objective, training, 3, seed), held_out)}
-    for name, objective in LOSSES.items() for seed in range(5)
-])  # fmt: skip
+# %%
+rows = []
+for name, objective in LOSSES.items():
+    for seed in range(5):
+        networks = train(objective, training, 3, seed)
+        rows.append({"loss": name, "seed": seed, **separation(*networks, held_out)})
+measured = pd.DataFrame(rows)
 
 # %% tags=["nbval-ignore-output"]
 measured.drop(columns="seed").groupby("loss", sort=False).agg(["mean", "std"]).round(1)
 
+# %% [markdown]
+# Is a difference larger than chance? Losses are compared seed by seed: both have the same training
+# clips and start from the same numbers. The interval is the 95 % interval of the mean difference
+# over seeds (Student's t).
+
+
+# %%
+def compare(values, name, baseline):
+    """Mean difference to the baseline over seeds (rows), its 95 % interval, and a verdict."""
+    change = values[name] - values[baseline]
+    half = stats.t.ppf(0.975, len(change) - 1) * change.sem()
+    direction = "higher" if change.mean() > 0 else "lower"
+    verdict = "no clear difference" if abs(change.mean()) <= half else direction
+    return f"{change.mean():+5.1f} ± {half:.1f}: {verdict}"
+
+
 # %% tags=["check", "nbval-ignore-output"]
-wide = measured.pivot_table(index="seed", columns="loss")
+by_seed = measured.pivot_table(index="seed", columns="loss")
+print("toy data, difference to the normalised softmax (no margin)")
 for name in ("CosFace, 0.3", "ArcFace, 0.3 rad", "QLung"):
     for column in ("within [°]", "between [°]", "accuracy [%]"):
-        change = wide[column][name] - wide[column]["normalised"]
-        half = stats.t.ppf(0.975, len(change) - 1) * change.sem()
-        said = "no clear change" if abs(change.mean()) <= half else "more" if change.mean() > 0 else "less"
-        print(f"{name:17} {column:13} {change.mean():+5.1f} ± {half:.1f} against no margin: {said}")
-assert np.isfinite(measured.drop(columns=["loss", "seed"])).all(axis=None)
+        print(f"{name:17} {column:13} {compare(by_seed[column], name, 'normalised')}")
+assert measured["accuracy [%]"].between(25, 100, inclusive="right").all()
 
 # %% [markdown]
-# And the scale? Section 2 says that with four classes anything above 4.3 can reach 99 %. Normalised softmax, no margin,
-# three seeds a scale; *surprise* is the held-out cross-entropy of its own probabilities, which grows when they are too
-# sharp. Watch which column notices the scale, and which does not.
+# **And the scale?** By section 2, any scale above 4.3 can reach 99 % with four classes. We train
+# the normalised softmax without a margin at five scales, with three seeds per scale. We add the
+# held-out cross-entropy. It grows when the probabilities are too sure of wrong answers.
+
+
+# %%
+def normalised_loss(scale):
+    """Cross-entropy of the normalised softmax without a margin."""
+    return lambda features, cosine, prototypes, clips: F.cross_entropy(scale * cosine, clips.target)
+
 
 # %%
 rows = []
 for scale in (1.0, scale_needed, 15.0, 37.0, 64.0):
     for seed in range(3):
-        encoder, head = train(lambda f, cos, w, y, snr, s=scale: F.cross_entropy(s * cos, y), training, 3, seed)
-        surprise = F.cross_entropy(scale * head(encoder(held_out[0])), held_out[1]).item()
-        rows.append({"scale": round(scale, 1), **separation(encoder, head, held_out), "surprise [nat]": surprise})
+        encoder, head = train(normalised_loss(scale), training, 3, seed)
+        loss = F.cross_entropy(scale * head(encoder(held_out.x)), held_out.target).item()
+        geometry = separation(encoder, head, held_out)
+        rows.append({"scale": round(scale, 1), **geometry, "cross-entropy [nats]": loss})
 by_scale = pd.DataFrame(rows).groupby("scale").agg(["mean", "std"])
 
 # %% tags=["nbval-ignore-output"]
 by_scale.round(2)
 
 # %% tags=["check"]
-surprise, between = by_scale["surprise [nat]"]["mean"], by_scale["between [°]"]["mean"]
-assert surprise[1.0] > surprise[4.3]
-assert surprise[64.0] > surprise[4.3]
-assert between[64.0] < between[4.3] / 2
-print("Both ends pay: a scale of 1 cannot be sure, a scale of 64 is sure when it is wrong.")
-print("At 64 the classes lie less than half as far apart as at 4.3: a high scale forgives small angles.")
+mean = by_scale.xs("mean", axis=1, level=1)
+assert mean["cross-entropy [nats]"][1.0] > mean["cross-entropy [nats]"][4.3]
+assert mean["cross-entropy [nats]"][64.0] > mean["cross-entropy [nats]"][4.3]
+assert mean["between [°]"][64.0] < mean["between [°]"][4.3] / 2
+print("Toy data: the held-out cross-entropy is higher at scale 1 and at scale 64 than at 4.3.")
+print("At scale 64 the classes lie less than half as far apart as at scale 4.3.")
 
 # %% [markdown]
-# ## 6. Give rare classes more room
+# At scale 1 the probabilities can never be sure. At scale 64 they are sure of wrong answers, and a
+# small angle between two classes already satisfies the loss.
+
+# %% [markdown]
+# ## 6. Class margins for imbalanced data
 #
-# A class with frequency $\pi_y$ is seen rarely, so its prototype is pushed away by everyone else's clips. Three
-# remedies put the class frequency into the target logit:
+# What happens to a class that is rarely seen? Its prototype is pushed away by the clips of all
+# other classes. Three published corrections use the class frequency $\pi_y=n_y/N$, where $n_y$ of
+# the $N$ training clips have class $y$: QLung's **log-scaled class margin**, the
+# label-distribution-aware margin (LDAM), and logit adjustment.
 #
-# | | how much, at scale $s$ | units |
+# | | correction | where it acts |
 # |---|---|---|
-# | QLung's log-scaled margin | $m_c=-\dfrac{m_{\rm target}}{\log C}\log\pi_y$ | added to the angle [rad] |
-# | LDAM | $\propto n_y^{-1/4}$ | taken off the cosine |
-# | logit adjustment | $\log\pi_k$ added to **every** logit; pairwise $\log(\pi_j/\pi_y)$ | logits, so $/s$ in cosines |
+# | QLung | $m_c=-m_{\rm target}\,\log\pi_y/\log C$ | added to the angle [rad] |
+# | LDAM | in proportion to $n_y^{-1/4}$ | subtracted from the cosine |
+# | logit adjustment | $\log\pi_k$ | added to **every** logit |
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-7.** The log-scaled class margin. What does a class with frequency $1/C$ get?
+# **Exercise margin-7 (class margin).** Compute the log-scaled class margin: minus the logarithm of
+# the class frequency, times `target`, divided by $\log C$. What does a class with frequency $1/C$
+# get?
 
 
 # %% tags=["exercise", "solution"]
@@ -641,145 +896,171 @@ def log_class_margin(counts, target):
 # %% tags=["exercise"]
 lessons.check("margin-7", log_class_margin)
 
+# %% [markdown]
+# How do the three compare? We draw them against the frequency of the class. Logit adjustment
+# changes the logits; divided by the scale 15 it becomes comparable with a margin on the cosine. The
+# points are the classes of ICBHI, the corpus of the 2017 International Conference on Biomedical and
+# Health Informatics (training cycles of the official split, as the paper gives them).
+
 # %%
-icbhi = torch.tensor([2063, 1215, 501, 363])  # training cycles of the official split, as the paper gives them
+icbhi_counts = torch.tensor([2063, 1215, 501, 363])
 frequency = torch.logspace(-4, math.log10(0.97), 200)
-two = torch.stack([frequency, 1 - frequency], 1)  # a class of this frequency against all the others
-remedies = pd.DataFrame({
-    "frequency": frequency,
-    "−log π (QLung), added to θ [rad]": -0.2 / math.log(4) * frequency.log(),
-    "n^(−1/4) (LDAM), off cos θ": 0.5 * (frequency / frequency.min()) ** -0.25,
-    "logit adjustment / 15, off cos θ": (two[:, 1].log() - two[:, 0].log()) / 15,
+corrections = pd.DataFrame({
+    "frequency [%]": 100 * frequency,
+    "log-scaled (QLung), to θ [rad]": -0.2 / math.log(4) * frequency.log(),
+    "LDAM, from cos θ": 0.5 * (frequency / frequency.min()) ** -0.25,
+    "logit adjustment / 15, from cos θ": ((1 - frequency).log() - frequency.log()) / 15,
 })  # fmt: skip
-fig, ax = plt.subplots(figsize=(7.4, 3.3))
-for column, colour in zip(remedies.columns[1:], (BLUE, GREEN, ORANGE), strict=True):
-    _ = ax.plot(100 * remedies["frequency"], remedies[column], color=colour, lw=2, label=column)
-for name, share, margin in zip(NAMES, icbhi / icbhi.sum(), margins.class_margin(icbhi), strict=True):
-    _ = ax.plot(100 * share, margin, "o", color=COLOUR[name], ms=6, mec="white", zorder=3, label=f"ICBHI {name}")
-_ = ax.axhline(0, color="#999999", lw=0.8)
-ax.set(xscale="log", xlabel="class frequency [%]", ylabel="margin", title="How much room a class is given")
-_ = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-figures.save(fig, "03-class-margins", profile, remedies)
+
+# %% jupyter={"source_hidden": true}
+fig, ax = plt.subplots(figsize=(7.6, 3.3))
+long = corrections.melt("frequency [%]", var_name="correction", value_name="margin")
+sns.lineplot(long, x="frequency [%]", y="margin", hue="correction", estimator=None,
+             palette=[BLUE, GREEN, ORANGE], ax=ax)  # fmt: skip
+icbhi_margins = margins.class_margin(icbhi_counts)
+shares = 100 * icbhi_counts / icbhi_counts.sum()
+for name, share, margin in zip(CLASSES, shares, icbhi_margins, strict=True):
+    ax.plot(share, margin, "o", color=COLOUR[name], mec="white", label=f"ICBHI {name}")
+ax.axhline(0, color=GREY, lw=0.8)
+ax.set(xscale="log", xlabel="class frequency [%]", title="Correction by class frequency")
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+figures.save(fig, "03-class-margins", profile, corrections)
 
 # %% [markdown]
-# Three shapes. $-\log\pi$ adds the same angle for every tenfold; $n^{-1/4}$ stays flat and rises in the tail (its size
-# is a free choice: here 0.5 for the rarest); logit adjustment turns **negative** for a class that is more than half
-# the data, which the two margins never do. Now the toy with 300 : 90 : 30 : 10 clips, tested on balanced ones, five
-# seeds. The score is the mean recall, so that every class counts the same.
+# Three different shapes:
+#
+# - QLung's margin grows by the same angle whenever the class becomes ten times rarer.
+# - LDAM's margin is flat and rises for rare classes. Its size is a free choice, here 0.5 for the
+#   rarest class.
+# - Logit adjustment turns **negative** for a class with more than half of the data. The two margins
+#   never do.
+#
+# **A test on toy data.** We train with 300, 90, 30 and 10 clips per class and test on balanced
+# clips, with five seeds. The recall of a class is the share of its clips that get the right class.
+# The mean recall weights every class equally.
 
 # %%
-SKEWED = torch.tensor([300, 90, 30, 10])
-m_log, m_root, prior = margins.class_margin(SKEWED), margins.root_margin(SKEWED), margins.log_prior(SKEWED)
-
-
-def remedy(angle=None, additive=None, shift=0.0):
-    """Cross-entropy at scale 15 with one margin per class."""
-    none = torch.zeros(4)
-    angle, additive = none if angle is None else angle, none if additive is None else additive
-    return lambda f, cos, w, y, snr: F.cross_entropy(
-        margins.angular_margin_logits(cos, y, angle[y], 15.0, additive[y]) + shift, y
-    )
-
-
-REMEDIES = {"no margin": remedy(), "same for all": remedy(angle=m_log.mean().expand(4)), "−log π": remedy(angle=m_log),
-            "n^(−1/4)": remedy(additive=m_root), "logit adjustment": remedy(shift=prior)}  # fmt: skip
+IMBALANCED = torch.tensor([300, 90, 30, 10])
+log_margin = margins.class_margin(IMBALANCED)
+CORRECTED = {
+    "no margin": margin_loss(),
+    "same margin for all": margin_loss(margin=log_margin.mean()),
+    "log-scaled margin": margin_loss(margin=log_margin),
+    "LDAM": margin_loss(cosine_margin=margins.root_margin(IMBALANCED)),
+    "logit adjustment": margin_loss(added=margins.log_prior(IMBALANCED)),
+}
 
 
 # %%
 def recalls(encoder, head, clips):
     """Recall of each class [%]."""
-    with torch.no_grad():
-        right = (head(encoder(clips[0])).argmax(1) == clips[1]).float()
-    return [100 * float(right[clips[1] == k].mean()) for k in range(4)]
+    correct = (head(encoder(clips.x)).argmax(1) == clips.target).float()
+    return [100 * float(correct[clips.target == k].mean()) for k in range(4)]
 
 
-skewed = pd.DataFrame(
-    [(name, seed, *recalls(*train(objective, make_clips(SKEWED.tolist(), 10 + seed), 3, seed), held_out))
-     for name, objective in REMEDIES.items() for seed in range(5)],
-    columns=["remedy", "seed", *NAMES],
-)  # fmt: skip
-skewed["mean recall"] = skewed[NAMES].mean(axis=1)
+# %%
+rows = []
+for name, objective in CORRECTED.items():
+    for seed in range(5):
+        imbalanced = make_clips(IMBALANCED.tolist(), seed=10 + seed)
+        rows.append((name, seed, *recalls(*train(objective, imbalanced, 3, seed), held_out)))
+recall = pd.DataFrame(rows, columns=["loss", "seed", *CLASSES])
+recall["mean recall"] = recall[CLASSES].mean(axis=1)
 
-# %% tags=["nbval-ignore-output"]
-fig, ax = plt.subplots(figsize=(8.2, 3.3))
-for row, name in enumerate(REMEDIES):
-    own = skewed[skewed["remedy"] == name]
-    for k, column in enumerate([*NAMES, "mean recall"]):
-        at, colour = row + 0.14 * (k - 2), COLOUR.get(column, BLACK)
-        _ = ax.plot(own[column], [at] * len(own), "o", ms=3, alpha=0.4, mec="none", color=colour)
-        _ = ax.plot(own[column].mean(), at, "|", ms=10, mew=2.2, color=colour, label=column if not row else None)
-ax.set_yticks(range(len(REMEDIES)), list(REMEDIES))
-ax.set(ylim=(len(REMEDIES) - 0.5, -0.5), xlabel="recall on balanced held-out clips [%] (dots: 5 seeds, bar: mean)")
-_ = ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-figures.save(fig, "03-imbalance", profile, skewed)
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+fig, ax = plt.subplots(figsize=(8.2, 3.6))
+long = recall.melt(["loss", "seed"], var_name="class", value_name="recall")
+style = {"data": long, "x": "recall", "y": "loss", "hue": "class", "ax": ax,
+         "palette": COLOUR | {"mean recall": BLACK}}  # fmt: skip
+sns.stripplot(**style, dodge=True, jitter=False, size=3.5, alpha=0.4, legend=False)
+sns.pointplot(**style, dodge=0.64, errorbar=None, linestyle="none", marker="|", markersize=9,
+              markeredgewidth=2)  # fmt: skip
+ax.set(xlabel="recall on balanced held-out clips [%]", ylabel="",
+       title="Toy data (dots: 5 seeds, bar: mean)")  # fmt: skip
+ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+figures.save(fig, "03-imbalance", profile, recall)
 
 # %% tags=["check", "nbval-ignore-output"]
-by_seed = skewed.pivot_table(index="seed", columns="remedy", values="mean recall")
-for name in list(REMEDIES)[1:]:
-    change = by_seed[name] - by_seed["no margin"]
-    half = stats.t.ppf(0.975, len(change) - 1) * change.sem()
-    said = "no clear change" if abs(change.mean()) <= half else "better" if change.mean() > 0 else "worse"
-    print(f"{name:16} mean recall {change.mean():+5.1f} ± {half:.1f} points against no margin: {said}")
-assert skewed["mean recall"].between(25, 100).all()
+by_seed = recall.pivot_table(index="seed", columns="loss", values="mean recall")
+print("toy data, mean recall [points], difference to no margin")
+for name in list(CORRECTED)[1:]:
+    print(f"{name:20} {compare(by_seed, name, 'no margin')}")
+assert recall["mean recall"].between(25, 100, inclusive="right").all()
 
 # %% [markdown]
-# ## 7. Let quality decide
+# ## 7. Quality-adaptive margins and the QLung loss
 #
-# The same margin for a clean and for a drowned clip asks the encoder to be certain about noise. Three losses let
-# quality set the margin, and they disagree about its **direction**:
+# Should a clean and a noisy clip get the same margin? A large margin on a noisy clip asks the
+# encoder to be certain about noise. Three losses let the quality of a clip set its margin. They
+# disagree about the **direction**:
 #
-# | | quality is | a better clip gets |
+# | loss | measure of quality | margin of a better clip |
 # |---|---|---|
-# | MagFace | the feature norm, with gradient | a larger angle |
-# | AdaFace | the feature norm within the batch | a **smaller** angle (below 0 at the top), a larger cosine margin |
-# | QLung | AQS, measured on the waveform before training | a larger angle |
+# | MagFace | length (norm) of the feature | a larger one on the angle |
+# | AdaFace | norm, relative to the batch | a **smaller** one on the angle, larger on the cosine |
+# | QLung | AQS, computed from the waveform before training | a larger one on the angle |
+#
+# MagFace also trains the norm. AdaFace lets no gradient through it; its margin on the angle is
+# negative for the best clips. We compute the margins of a batch whose clips go from the worst
+# quality (0) to the best (1). For QLung we set $\gamma=1$: quality only, no class margin.
 
 # %%
-best = torch.linspace(0, 1, 50)  # worst to best clip of a batch
-norm = 10 + 100 * best  # the same order, as feature norms
-ada_angle, ada_cosine = margins.adaface_margins(norm)
-none = torch.zeros(50)
-by_quality = margins.QLungLoss(icbhi, gamma=1.0).margin(torch.zeros(50, dtype=torch.long), best)
-ADAPTIVE = {"MagFace": (margins.magface_margin(norm), none), "AdaFace": (ada_angle, ada_cosine),
-            "QLung (γ = 1)": (by_quality, none)}  # fmt: skip
-
-
-def pull(theta, angle, additive, scale=15.0):
-    """Slope of the loss in theta [rad] against one other class at cosine 0."""
-    at = theta.clone().requires_grad_()
-    cosine, target = torch.stack([at.cos(), 0 * at], 1), torch.zeros(len(at), dtype=torch.long)
-    logits = margins.angular_margin_logits(cosine, target, angle, scale, additive)
-    return torch.autograd.grad(F.cross_entropy(logits, target, reduction="sum"), at)[0]
-
+best = torch.linspace(0, 1, 50)
+norm = 10 + 100 * best  # feature norms in the same order
+nothing = torch.zeros(50)
+quality_only = margins.QLungLoss(icbhi_counts, gamma=1.0)
+ADAPTIVE = {  # (margin on the angle [rad], margin on the cosine)
+    "MagFace": (margins.magface_margin(norm), nothing),
+    "AdaFace": margins.adaface_margins(norm),
+    "QLung (γ = 1)": (quality_only.margin(torch.zeros(50, dtype=torch.long), best), nothing),
+}
 
 # %%
-fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.4))
 theta = torch.linspace(0.01, math.pi - 0.01, 400)
 rows = []
-for ax, (name, (angle, additive)), colour in zip(axes[1:], ADAPTIVE.items(), (GREEN, ORANGE, BLUE), strict=True):
-    _ = axes[0].plot(best, angle, color=colour, lw=2, label=f"{name}, angle [rad]")
-    if name == "AdaFace":
-        _ = axes[0].plot(best, additive, "--", color=colour, lw=1.5, label=f"{name}, cosine margin")
-    for at, style, said in ((0, ":", "worst clip"), (-1, "-", "best clip")):
-        slope = pull(theta, float(angle[at]), float(additive[at]))
-        _ = ax.plot(theta.rad2deg(), slope, style, color=colour, lw=1.8)
-        rows.append(pd.DataFrame({"loss": name, "clip": said, "theta": theta, "pull": slope}))
-    ax.set(title=name, xlabel=r"$\theta_y$ [°]", xticks=range(0, 181, 60), ylim=(0, 16.5))
-axes[0].set(xlabel="quality (0 worst, 1 best)", ylabel="margin", title="What the clip is asked for")
-axes[1].set_ylabel(r"pull $dL/d\theta_y$ [1/rad]")
-handles = [*axes[0].get_legend_handles_labels()[0], *(plt.Line2D([], [], color=BLACK, ls=ls) for ls in (":", "-"))]
-_ = fig.legend(handles, [*axes[0].get_legend_handles_labels()[1], "worst clip", "best clip"],
-               loc="outside lower center", ncols=3)  # fmt: skip
-figures.save(fig, "03-quality-margins", profile, pd.concat(rows))
+for name, (angle, drop) in ADAPTIVE.items():
+    for clip, at in (("worst", 0), ("best", -1)):
+        _, gradient = logit_and_gradient(theta, float(angle[at]), 15.0, float(drop[at]))
+        columns = {"angle [°]": theta.rad2deg(), "gradient": gradient}
+        rows.append(pd.DataFrame({"loss": name, "clip": clip, **columns}))
+gradients = pd.concat(rows, ignore_index=True)
+
+# %% jupyter={"source_hidden": true}
+fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.4))
+palette = dict(zip(ADAPTIVE, (GREEN, ORANGE, BLUE), strict=True))
+for name, (angle, _) in ADAPTIVE.items():
+    axes[0].plot(best, angle, color=palette[name], lw=2, label=f"{name}, angle [rad]")
+axes[0].plot(best, ADAPTIVE["AdaFace"][1], "--", color=ORANGE, label="AdaFace, cosine")
+axes[0].set(xlabel="quality (0 worst, 1 best)", ylabel="margin", title="Margin by quality")
+for ax, (name, table) in zip(axes[1:], gradients.groupby("loss", sort=False), strict=True):
+    sns.lineplot(table, x="angle [°]", y="gradient", style="clip", style_order=["best", "worst"],
+                 color=palette[name], estimator=None, legend=False, ax=ax)  # fmt: skip
+    ax.set(title=name, xlabel=r"$\theta_y$ [°]", ylabel="", xticks=(0, 60, 120, 180), ylim=(0, 16))
+axes[1].set_ylabel(r"gradient $dL/d\theta_y$ [1/rad]")
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
+           title="three panels on the right: best clip (line), worst clip (dashed)")  # fmt: skip
+figures.save(fig, "03-quality-margins", profile, gradients)
 
 # %% tags=["check"]
-slope = {name: float(angle[-1] - angle[0]) for name, (angle, _) in ADAPTIVE.items()}
-assert slope["MagFace"] > 0 > slope["AdaFace"]
-assert slope["QLung (γ = 1)"] > 0
-print("; ".join(f"{name}: the angle {'rises' if value > 0 else 'falls'} with quality" for name, value in slope.items()))
+change = {name: float(angle[-1] - angle[0]) for name, (angle, _) in ADAPTIVE.items()}
+assert change["MagFace"] > 0 > change["AdaFace"]
+assert change["QLung (γ = 1)"] > 0
+for name, value in change.items():
+    print(f"{name}: the margin on the angle {'rises' if value > 0 else 'falls'} with quality")
+
+# %% [markdown]
+# ### The QLung loss
+#
+# QLung's margin $m_d$ is a weighted mean of two margins: the quality margin
+# $m_q=\kappa\cdot\mathrm{AQS}$ and the class margin $m_c$ of section 6. The loss is
+# $\mathcal L_{\rm cls}+\lambda\,\mathcal L_{\rm DFAM}$. The first term is the cross-entropy of the
+# angular classifier at scale $s_a$, without a margin. The second is the cross-entropy at scale
+# $s_d$, with the margin $m_d$ on the target's angle.
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-8.** QLung's margin of each clip, from its quality and its class.
+# **Exercise margin-8 (QLung's margin).** Compute
+# $m_d=\gamma\,\kappa\,\mathrm{AQS}+(1-\gamma)\,m_c(y)$ for every clip. AQS is its audio-quality
+# score, $y$ its class.
 
 
 # %% tags=["exercise", "solution"]
@@ -792,224 +1073,283 @@ def qlung_margin(aqs, class_margin, target, gamma, kappa):
 lessons.check("margin-8", qlung_margin)
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-9.** The whole loss: cross-entropy without a margin at one scale, plus $\lambda$ times
-# cross-entropy with the margin at another, on the same cosines.
+# **Exercise margin-9 (QLung loss).** Add two cross-entropies on the same cosines: one without a
+# margin at scale `scale_cls`, plus $\lambda$ times one with the margin at scale `scale_margin`.
 
 
 # %% tags=["exercise", "solution"]
 def qlung_loss(cosine, target, margin, scale_cls, scale_margin, lam):
     """Scalar loss from cosines [B, C], classes [B] and margins [B, rad]."""
-    shifted = margins.angular_margin_logits(cosine, target, margin, scale_margin)
-    return F.cross_entropy(scale_cls * cosine, target) + lam * F.cross_entropy(shifted, target)
+    loss_cls = F.cross_entropy(scale_cls * cosine, target)
+    logits = margins.angular_margin_logits(cosine, target, margin, scale_margin)
+    return loss_cls + lam * F.cross_entropy(logits, target)
 
 
 # %% tags=["exercise"]
 lessons.check("margin-9", qlung_loss)
 
+# %% [markdown]
+# Is that the library's loss? We compare both on random cosines, with the paper's settings.
+
 # %% tags=["check"]
 cosine, target, aqs = torch.rand(64, 4) * 2 - 1, torch.randint(4, (64,)), torch.rand(64)
-by_hand = qlung_loss(cosine, target, qlung_margin(aqs, margins.class_margin(icbhi), target, 0.5, 0.5), 37.0, 15.0, 0.4)
-assert torch.allclose(by_hand, margins.QLungLoss(icbhi)(cosine, target, aqs), rtol=1e-5)
-print("Your nine answers together are qlung.margins.QLungLoss with the paper's settings.")
+margin = qlung_margin(aqs, log_class_margin(icbhi_counts, 0.2), target, gamma=0.5, kappa=0.5)
+by_hand = qlung_loss(cosine, target, margin, scale_cls=37.0, scale_margin=15.0, lam=0.4)
+library = margins.QLungLoss(icbhi_counts)(cosine, target, aqs)
+assert torch.allclose(by_hand, library, rtol=1e-5)
+print("Your answers 7, 8 and 9 together are qlung.margins.QLungLoss with the paper's settings.")
+
+# %% [markdown]
+# ### The gradient of the QLung loss
+#
+# What does a training step do to a clip? We start with two classes, as in the figures above.
 
 # %% [markdown] tags=["exercise"]
-# **Exercise margin-10.** How hard is a clip pulled? With one other class whose cosine stays at `other`, give
-# $dL/d\theta$ for the logit $s\cos(\theta+m)$.
+# **Exercise margin-10 (gradient in the angle).** There is one other class. Its logit is
+# $s\cdot$`other`, where `other` is a fixed cosine; the target's logit is $s\cos(\theta+m)$. Compute
+# the gradient $dL/d\theta$ of the cross-entropy.
 
 
 # %% tags=["exercise", "solution"]
-def pull_on_angle(theta, margin, scale, other):
-    """Slope dL/dtheta [B] of the two-class loss at angles theta [B, rad]."""
+def angle_gradient(theta, margin, scale, other):
+    """dL/dtheta [B, 1/rad] of the two-class loss at angles theta [B, rad]."""
     p = torch.sigmoid(scale * (torch.cos(theta + margin) - other))
     return scale * (1 - p) * torch.sin(theta + margin)
 
 
 # %% tags=["exercise"]
-lessons.check("margin-10", pull_on_angle)
+lessons.check("margin-10", angle_gradient)
 
 # %% [markdown]
-# With all classes and both terms, the gradient in the feature is (derived line by line in `docs/gradient.md`)
+# For all classes and both terms, the gradient in the feature is
 #
-# $$\frac{\partial L}{\partial x}=\frac{1}{\lVert x\rVert}\bigl(I-\hat x\hat x^\top\bigr)\sum_k g_k\,\hat w_k,\qquad
-# g_k=s_a(p_k-1_{k=y})+\lambda s_d\,(q_k-1_{k=y})\,\rho_k,\qquad
-# \rho_y=\frac{\sin(\theta_y+m_d)}{\sin\theta_y},\ \rho_{k\ne y}=1 .$$
+# $$\frac{\partial L}{\partial x}=\frac{1}{\lVert x\rVert}
+# \bigl(I-\hat x\hat x^\top\bigr)\sum_k g_k\,\hat w_k,\qquad
+# g_k=s_a(p_k-1_{k=y})+\lambda s_d\,(q_k-1_{k=y})\,\rho_k,$$
 #
-# $p$ and $q$ are the softmax of the two terms. $\gamma$ and $\kappa$ act through $m_d$ only, $\lambda$ only as a
-# weight.
+# with $\rho_y=\sin(\theta_y+m_d)/\sin\theta_y$ and $\rho_k=1$ for $k\ne y$. Here $p$ and $q$ are
+# the softmax probabilities of the two terms, $I$ is the identity matrix, and $1_{k=y}$ is 1 for the
+# target class and 0 otherwise. [The gradient page](../docs/gradient.md) derives it line by line.
+# $\lambda$ is only a weight; $\gamma$ and $\kappa$ act through $m_d$. In code:
 
 
 # %%
-def gradient_by_formula(x, w, target, margin, scale_cls=37.0, scale_margin=15.0, lam=0.4):
-    """dL/dx [B, d] of the summed QLung loss, for theta + m < pi."""
-    unit, prototypes = F.normalize(x, dim=1), F.normalize(w, dim=1)
-    cosine, own = unit @ prototypes.T, F.one_hot(target, len(w)).to(x.dtype)
-    theta = (cosine * own).sum(1).acos()
-    rho = 1 + own * ((theta + margin).sin() / theta.sin() - 1)[:, None]
+def cosine_gradient(cosine, target, margin, scale_cls=37.0, scale_margin=15.0, lam=0.4):
+    """g [B, C] of the summed QLung loss, for theta + m < pi."""
+    one_hot = F.one_hot(target, cosine.shape[1]).to(cosine.dtype)
+    theta = (cosine * one_hot).sum(1).acos()
+    rho = 1 + one_hot * ((theta + margin).sin() / theta.sin() - 1)[:, None]
     p = (scale_cls * cosine).softmax(1)
-    q = (scale_margin * torch.where(own.bool(), (theta + margin).cos()[:, None], cosine)).softmax(1)
-    pulled = (scale_cls * (p - own) + lam * scale_margin * (q - own) * rho) @ prototypes
-    return (pulled - (pulled * unit).sum(1, keepdim=True) * unit) / x.norm(dim=1, keepdim=True)
+    q = margins.angular_margin_logits(cosine, target, margin, scale_margin).softmax(1)
+    return scale_cls * (p - one_hot) + lam * scale_margin * (q - one_hot) * rho
 
 
-# %% tags=["check"]
-x = torch.randn(200, 16, dtype=torch.float64, requires_grad=True)
-head, target, aqs = margins.AngularClassifier(16, 4).double(), torch.randint(4, (200,)), torch.rand(200).double()
-qlung_icbhi = margins.QLungLoss(icbhi)
-(autograd,) = torch.autograd.grad(200 * qlung_icbhi(head(x), target, aqs), x)
-formula = gradient_by_formula(x.detach(), head.prototypes.detach(), target, qlung_icbhi.margin(target, aqs))
-assert (autograd - formula).abs().max() < 1e-9
-assert ((autograd * x).sum(1).abs() < 1e-9).all()
-print("The derived gradient equals autograd's on 200 clips, and never points along the feature.")
+# %%
+def feature_gradient(x, prototypes, target, margin):
+    """dL/dx [B, d]: the part of g's sum that is perpendicular to x, divided by its length."""
+    unit, w = F.normalize(x, dim=1), F.normalize(prototypes, dim=1)
+    summed = cosine_gradient(unit @ w.T, target, margin) @ w
+    return (summed - (summed * unit).sum(1, keepdim=True) * unit) / x.norm(dim=1, keepdim=True)
+
 
 # %% [markdown]
-# $\gamma$ and $\kappa$ work through the margin. How the pull answers to it (last formula of `docs/gradient.md`):
-# $\lambda s_d(1-q_y)\bigl[\cos(\theta_y+m_d)+s_d\,q_y\sin^2(\theta_y+m_d)\bigr]$, large only near the boundary.
+# We compare the formula with automatic differentiation (autograd) on 200 random clips.
+
+# %%
+x = torch.randn(200, 16, dtype=torch.float64, requires_grad=True)
+head, target = margins.AngularClassifier(16, 4).double(), torch.randint(4, (200,))
+aqs = torch.rand(200).double()
+qlung = margins.QLungLoss(icbhi_counts)
+(autograd,) = torch.autograd.grad(200 * qlung(head(x), target, aqs), x)
 
 # %% tags=["check"]
+margin = qlung.margin(target, aqs)
+formula = feature_gradient(x.detach(), head.prototypes.detach(), target, margin)
+assert (autograd - formula).abs().max() < 1e-9
+assert ((autograd * x).sum(1).abs() < 1e-9).all()
+print("The formula equals autograd on 200 clips; the gradient is perpendicular to every feature.")
+
+# %% [markdown]
+# **Which clips does the margin change most?** The gradient in the angle changes with the margin by
+# $\lambda s_d(1-q_y)\bigl[\cos(\theta_y+m_d)+s_d\,q_y\sin^2(\theta_y+m_d)\bigr]$. This is the last
+# formula of the gradient page. It is large only near the boundary of training. There, with one
+# other class at cosine 0, $\theta_y+m_d=90°$. We check it with $\lambda=1$.
+
+# %%
 theta = torch.linspace(0.05, 2.0, 100, dtype=torch.float64, requires_grad=True)
 m_d = torch.full_like(theta, 0.3, requires_grad=True)
 target = torch.zeros(100, dtype=torch.long)
-logits = margins.angular_margin_logits(torch.stack([theta.cos(), 0 * theta], 1), target, m_d, 15.0)
-(slope,) = torch.autograd.grad(F.cross_entropy(logits, target, reduction="sum"), theta, create_graph=True)
+cosine = torch.stack([theta.cos(), 0 * theta], 1)
+logits = margins.angular_margin_logits(cosine, target, m_d, 15.0)
+loss = F.cross_entropy(logits, target, reduction="sum")
+(slope,) = torch.autograd.grad(loss, theta, create_graph=True)
 (response,) = torch.autograd.grad(slope.sum(), m_d)
+
+# %% tags=["check"]
 q, phi = logits.softmax(1)[:, 0].detach(), (theta + m_d).detach()
 assert torch.allclose(response, 15 * (1 - q) * (phi.cos() + 15 * q * phi.sin() ** 2))
 strongest = float(phi[response.argmax()].rad2deg())
-print(f"The pull answers most to the margin at θ + m = {strongest:.0f}°; the boundary is at 90°.")
+assert abs(strongest - 90) < 2
+print(f"The margin changes the gradient most at θ + m = {strongest:.0f}°; the boundary is at 90°.")
 
 # %% [markdown]
-# ### Is the feature norm quality?
+# ## 8. Feature norm as a measure of quality
 #
-# MagFace and AdaFace read quality off $\lVert x\rVert$. Here the truth is known: the rank correlation (Spearman)
-# between the norm of a held-out clip's feature and its signal-to-noise ratio. Two controls: *within classes*, because
-# classes have lengths of their own; and *levelled* clips, all at the same loudness, because noise also makes a clip
-# louder. A bar is the 95 % interval over clips (Fisher's z); a dot is a seed.
+# Is the length of a feature a measure of quality, as MagFace and AdaFace assume? On toy data we
+# know the SNR of every clip. We compute the rank correlation (Spearman's $\rho$) between the norm
+# of a held-out clip's feature and its SNR. Two controls are needed:
+#
+# - **within classes**: the features of some classes are longer than those of others, so we
+#   correlate within each class and average;
+# - **equal loudness**: noise also makes a clip louder, so we repeat everything with clips scaled to
+#   the same loudness.
+#
+# The norm bounds of MagFace are adapted to this small encoder.
 
 
 # %%
-def magface(f, cos, w, y, snr):
-    """MagFace with norm bounds that suit this encoder: it asks for long features where it can."""
-    norm, bounds = f.norm(dim=1), (5.0, 25.0)
-    logits = margins.angular_margin_logits(cos, y, margins.magface_margin(norm, bounds), 15.0)
-    return F.cross_entropy(logits, y) + 20 * margins.magface_penalty(norm, bounds).mean()
+def magface(features, cosine, prototypes, clips):
+    """MagFace: the margin rises with the norm, and a penalty asks for long features."""
+    norm, bounds = features.norm(dim=1), (5.0, 25.0)
+    margin = margins.magface_margin(norm, bounds)
+    logits = margins.angular_margin_logits(cosine, clips.target, margin, 15.0)
+    return F.cross_entropy(logits, clips.target) + 20 * margins.magface_penalty(norm, bounds).mean()
 
 
-def adaface(f, cos, w, y, snr):
-    """AdaFace: norms standardised within the batch."""
-    angle, additive = margins.adaface_margins(f.norm(dim=1))
-    return F.cross_entropy(margins.angular_margin_logits(cos, y, angle, 15.0, additive), y)
+def adaface(features, cosine, prototypes, clips):
+    """AdaFace: margins from the norm relative to the batch."""
+    angle, drop = margins.adaface_margins(features.norm(dim=1))
+    logits = margins.angular_margin_logits(cosine, clips.target, angle, 15.0, drop)
+    return F.cross_entropy(logits, clips.target)
 
 
-NORMED = {name: LOSSES[name] for name in ("linear softmax", "normalised", "QLung")}
-NORMED |= {"AdaFace": adaface, "MagFace": magface}
+# %% [markdown]
+# The 95 % interval over clips uses Fisher's z-transformation.
 
 
 # %%
-def rank_correlation(norm, snr, target):
+def rank_correlation(norm, clips):
     """Spearman's rho averaged within classes, with its 95 % interval: (rho, low, high)."""
     z, variance = [], []
     for k in range(4):
-        rho = stats.spearmanr(norm[target == k], snr[target == k])[0]
+        mine = clips.target == k
+        rho = stats.spearmanr(norm[mine], clips.snr[mine])[0]
         z.append(math.atanh(rho))
-        variance.append((1 + rho**2 / 2) / (int((target == k).sum()) - 3))
+        variance.append((1 + rho**2 / 2) / (int(mine.sum()) - 3))
     mean, half = np.mean(z), 1.96 * math.sqrt(sum(variance)) / 4
     return math.tanh(mean), math.tanh(mean - half), math.tanh(mean + half)
 
 
-def level(clips):
+# %%
+def equal_loudness(clips):
     """The same clips, all of length 1."""
-    return F.normalize(clips[0], dim=1), *clips[1:]
+    return clips._replace(x=F.normalize(clips.x, dim=1))
 
+
+NORM_LOSSES = {name: LOSSES[name] for name in ("linear softmax", "normalised", "QLung")}
+NORM_LOSSES |= {"AdaFace": adaface, "MagFace": magface}
 
 # %%
 rows = []
-for kind, prepare in {"as recorded": lambda clips: clips, "levelled": level}.items():
-    x, target, snr = prepare(held_out)
-    for name, objective in NORMED.items():
+for kind, prepare in {"original": lambda clips: clips, "equal loudness": equal_loudness}.items():
+    clips = prepare(held_out)
+    for name, objective in NORM_LOSSES.items():
         for seed in range(3):
             encoder, _ = train(objective, prepare(training), 3, seed)
-            rows.append((kind, name, seed, *rank_correlation(encoder(x).detach().norm(dim=1), snr, target)))
-loudness = rank_correlation(held_out[0].norm(dim=1), held_out[2], held_out[1])
-rows.append(("as recorded", "the clip's loudness", 0, *loudness))
+            norm = encoder(clips.x).detach().norm(dim=1)
+            rows.append((kind, name, seed, *rank_correlation(norm, clips)))
+loudness = rank_correlation(held_out.x.norm(dim=1), held_out)
+rows.append(("original", "loudness of the clip itself", 0, *loudness))
 norms = pd.DataFrame(rows, columns=["clips", "loss", "seed", "rho", "low", "high"])
 
-# %% tags=["nbval-ignore-output"]
-fig, axes = plt.subplots(1, 2, figsize=(9.2, 3.4), sharey=True)
-names = [*NORMED, "the clip's loudness"]
+# %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
+fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.9))
 for ax, (kind, table) in zip(axes, norms.groupby("clips", sort=False), strict=True):
-    for row, name in enumerate(names):
-        own = table[table["loss"] == name]
-        at = row + (0.18 * (own["seed"] - 1) if len(own) > 1 else 0 * own["seed"])
-        _ = ax.errorbar(own["rho"], at, xerr=[own["rho"] - own["low"], own["high"] - own["rho"]], fmt="o", ms=4.5,
-                        color=BLUE if name in NORMED else BLACK, elinewidth=1.2)  # fmt: skip
-    _ = ax.axvline(0, color="#999999", lw=0.8)
-    ax.set(title=f"clips {kind}", xlabel=r"$\rho$ of norm and SNR, within classes", xlim=(-0.8, 0.8))
-    ax.set_xticks((-0.5, 0, 0.5))
-axes[0].set_yticks(range(len(names)), names)
-axes[0].set_ylim(len(names) - 0.5, -0.5)
+    labels = table["loss"].where(~table["loss"].duplicated(), "")
+    figures.intervals(ax, table, labels, value="rho")
+    ax.axvline(0, color=GREY, lw=0.8)
+    ax.set(title=f"Toy clips, {kind}", xlim=(-0.8, 0.8), xticks=(-0.5, 0, 0.5),
+           xlabel=r"$\rho$ of norm and SNR, per seed, within classes")  # fmt: skip
 figures.save(fig, "03-norm-is-quality", profile, norms)
 
 # %% tags=["check", "nbval-ignore-output"]
-for (kind, name), own in norms.groupby(["clips", "loss"], sort=False):
-    up, down = (own["low"] > 0).all(), (own["high"] < 0).all()
-    said = "rises with quality" if up else "falls with quality" if down else "is no reliable sign of quality"
-    print(f"{kind:12} {name:20} the norm {said} (rho {own['rho'].min():+.2f} to {own['rho'].max():+.2f})")
-assert norms["rho"].between(-1, 1).all()
+print("toy data, Spearman's rho of feature norm and SNR over three seeds")
+for (kind, name), table in norms.groupby(["clips", "loss"], sort=False):
+    rises, falls = (table["low"] > 0).all(), (table["high"] < 0).all()
+    verdict = "rises with SNR" if rises else "falls with SNR" if falls else "no reliable relation"
+    span = f"{table['rho'].min():+.2f} to {table['rho'].max():+.2f}"
+    print(f"{kind:14} {name:27} {span}: {verdict}")
+assert norms.loc[norms["loss"].str.startswith("loudness"), "high"].item() < 0
 
 # %% [markdown]
-# ## Play
+# ## 9. Playground: two classes
 #
-# Two classes, prototypes at 0° (common) and 90° (rare). A clip on the coloured arcs satisfies its loss's training
-# boundary; in the grey gap nobody does. Inference cuts at 45°, always. Move a slider below: the margin bars, the gap
-# and the pull follow. Without widgets, the figure shows $s_d=15$, $m_{\rm target}=0.2$, an imbalance of 6 to 1,
-# quality 0.5.
-
-
-# %%
-def two_classes(scale, target, imbalance, aqs):
-    """Angles, margins (class part, quality part) [rad] and pulls [1/rad] of a common and a rare class."""
-    by_class = margins.class_margin(torch.tensor([imbalance, 1.0]), target) / 2
-    by_quality = torch.full((2,), 0.5 * 0.5 * aqs)
-    theta = torch.linspace(0, math.pi / 2, 181)
-    shifted = theta + (by_class + by_quality)[:, None]
-    lead = theta.sin() - shifted.cos()  # of the other class over the handicapped own
-    pulls = scale * torch.sigmoid(scale * lead) * (shifted.sin() + theta.cos())
-    return theta.rad2deg(), by_class, by_quality, pulls
-
-
-# %%
-def redraw(scale=15.0, target=0.2, imbalance=6.0, aqs=0.5):
-    """Set the data of what is drawn; nothing is plotted anew."""
-    theta, by_class, by_quality, pulls = two_classes(scale, target, imbalance, aqs)
-    for k, line in enumerate(arcs):
-        reach = max(0.0, math.pi / 4 - float(by_class[k] + by_quality[k]) / 2)
-        at = np.linspace(0, reach, 46)
-        line.set_data((np.cos(at), np.sin(at)) if k == 0 else (np.sin(at), np.cos(at)))
-        parts[0][k].set_width(float(by_class[k]))
-        parts[1][k].set(x=float(by_class[k]), width=float(by_quality[k]))
-        lines[k].set_data(theta, pulls[k] / scale)
-
+# What does each number of the loss do? There are two classes, with prototypes at 0° (common) and
+# 90° (rare). Move a slider and watch three panels:
+#
+# - **Boundary**: clips on the coloured arcs satisfy the margin; in the grey gap no clip does. At
+#   inference the boundary is at 45°, always.
+# - **Margin**: the class part (dark) and the quality part (pale).
+# - **Gradient**: the angles at which training moves a clip, divided by the scale.
+#
+# The paper's $\gamma=\kappa=0.5$ are fixed.
 
 # %%
 TWO = {"common": COLOUR["normal"], "rare": COLOUR["both"]}
-arc = np.linspace(0, math.pi / 2, 91)
-board, (where, bars, force_ax) = plt.subplots(1, 3, figsize=(9.2, 3.1), dpi=90, width_ratios=(1, 0.9, 1.2))
-_ = where.plot(np.cos(arc), np.sin(arc), color="#CCCCCC", lw=7, solid_capstyle="butt")
-_ = where.plot((0, 0.75), (0, 0.75), "--", color="#999999", lw=1)
-arcs = [where.plot([], [], color=c, lw=7, solid_capstyle="butt")[0] for c in TWO.values()]
-where.set(aspect="equal", xlim=(0, 1.1), ylim=(0, 1.1), xlabel=r"$\hat x_1$", ylabel=r"$\hat x_2$",
-          title="Satisfied in training")  # fmt: skip
-parts = [bars.barh((0, 1), (0, 0), color=list(TWO.values()), alpha=alpha, height=0.55) for alpha in (1.0, 0.45)]
-bars.set(xlim=(0, 1.6), xlabel="margin [rad]", title="For rarity; for quality (pale)", ylim=(-0.6, 1.6))
-bars.set_yticks((0, 1), list(TWO))
-lines = [force_ax.plot([], [], color=c, lw=2, label=name)[0] for name, c in TWO.items()]
-force_ax.set(xlim=(0, 90), ylim=(0, 2.2), xticks=range(0, 91, 15), xlabel=r"angle to the own prototype $\theta_y$ [°]",
-             ylabel="pull / scale [1/rad]", title="Who is pulled, and where")  # fmt: skip
-_ = force_ax.legend(loc="upper left", ncols=2)
-redraw()
-board.canvas.draw()
-board.set_layout_engine("none")  # laid out once: a move only redraws
-figures.save(board, "03-playground", profile)
+ANGLES = torch.linspace(1e-3, math.pi / 2, 181)
+
+
+def two_classes(scale, target, imbalance, aqs):
+    """Margin from class and from quality [rad] and gradient [181], per class."""
+    class_margins = 0.5 * margins.class_margin(torch.tensor([imbalance, 1.0]), target)
+    by_quality, rows = 0.5 * 0.5 * aqs, {}
+    for name, by_class in zip(TWO, class_margins.tolist(), strict=True):
+        _, gradient = logit_and_gradient(ANGLES, by_class + by_quality, scale, other=torch.sin)
+        rows[name] = by_class, by_quality, gradient
+    return rows
+
+
+# %% jupyter={"source_hidden": true}
+SPACE = {"left": 0.07, "right": 0.99, "bottom": 0.17, "top": 0.9, "wspace": 0.3}  # fast to draw
+
+
+def draw_class(axes, name, by_class, by_quality, gradient):
+    """One class in the three panels; `gradient` is already divided by the scale."""
+    colour = TWO[name]
+    arc = np.linspace(0, max(0.0, math.pi / 4 - (by_class + by_quality) / 2), 46)
+    arc = arc if name == "common" else math.pi / 2 - arc
+    axes[0].plot(np.cos(arc), np.sin(arc), color=colour, lw=7, solid_capstyle="butt")
+    axes[1].barh(name, by_class, color=colour, height=0.55)
+    axes[1].barh(name, by_quality, left=by_class, color=colour, alpha=0.45, height=0.55)
+    axes[2].plot(ANGLES.rad2deg(), gradient, color=colour, lw=2, label=name)
+
+
+# %% jupyter={"source_hidden": true}
+def draw_playground(scale=15.0, target=0.2, imbalance=6.0, aqs=0.5):
+    fig, axes = plt.subplots(1, 3, figsize=(9.2, 3.1), layout="none", gridspec_kw=SPACE)
+    turn = np.linspace(0, math.pi / 2, 91)
+    axes[0].plot(np.cos(turn), np.sin(turn), color="#CCCCCC", lw=7, solid_capstyle="butt")
+    axes[0].plot((0, 0.75), (0, 0.75), "--", color=GREY, lw=1)
+    for name, (*both, gradient) in two_classes(scale, target, imbalance, aqs).items():
+        draw_class(axes, name, *both, gradient / scale)
+    axes[0].set(aspect="equal", xlabel=r"$\hat x_1$", ylabel=r"$\hat x_2$", title="Boundary")
+    axes[1].set(xlim=(0, 1.6), xlabel="margin [rad]", title="Margin")
+    axes[2].set(xlim=(0, 90), ylim=(0, 2.2), xticks=range(0, 91, 15), title="Gradient",
+                xlabel=TARGET_ANGLE, ylabel=GRADIENT_PER_SCALE)  # fmt: skip
+    axes[2].legend(loc="upper left", ncols=2)
+    return fig
+
+
+# %% [markdown]
+# At $s_d=15$, $m_{\rm target}=0.2$, six common clips per rare clip and quality 0.5:
+
+# %%
+rows = two_classes(15.0, 0.2, 6.0, 0.5)
+table = stacked({name: pd.DataFrame({"gradient": row[2]}) for name, row in rows.items()}, "class")
+figures.save(draw_playground(), "03-playground", profile, table)
+
+# %% [markdown]
+# The same with sliders (they need a running kernel):
 
 # %%
 picture = widgets.Image(format="png")
@@ -1022,47 +1362,65 @@ sliders = {
 
 
 # %% tags=["nbval-ignore-output"]
-def move(_=None):
-    """Redraw at the sliders' values and send the picture."""
-    redraw(**{name: slider.value for name, slider in sliders.items()})
+def update(_=None):
+    """Draw at the values of the sliders and show the picture."""
+    fig = draw_playground(**{name: slider.value for name, slider in sliders.items()})
     buffer = io.BytesIO()
-    board.savefig(buffer, format="png", dpi=board.dpi)
+    fig.savefig(buffer, format="png", dpi=90)
+    plt.close(fig)
     picture.value = buffer.getvalue()
 
 
 for slider in sliders.values():
-    slider.observe(move, "value")
-move()
-widgets.VBox([widgets.HBox(list(sliders.values())[:2]), widgets.HBox(list(sliders.values())[2:]), picture])
+    slider.observe(update, "value")
+update()
+widgets.VBox([*sliders.values(), picture])
+
+# %% [markdown]
+# From which angle on is a clip moved? We take the first angle at which the gradient exceeds half
+# the scale, for the worst and the best quality.
 
 # %% tags=["check"]
-theta, _, _, low = two_classes(15.0, 0.2, 6.0, 0.0)
-theta, _, _, high = two_classes(15.0, 0.2, 6.0, 1.0)
-first = lambda pulls: theta[(pulls > 0.5 * 15).float().argmax(1)]  # noqa: E731
-assert (first(high) < first(low)).all()
-print("A cleaner clip is pulled from closer in, in both classes; the rare one from closest.")
+start = {}
+for aqs in (0.0, 1.0):
+    for name, (*_, gradient) in two_classes(15.0, 0.2, 6.0, aqs).items():
+        start[name, aqs] = float(ANGLES[gradient > 0.5 * 15].min())
+assert start["common", 1.0] < start["common", 0.0]
+assert start["rare", 1.0] < start["rare", 0.0] < start["common", 0.0]
+print("A clip of better quality is moved from a smaller angle on, in both classes.")
+print("A clip of the rare class is moved from a smaller angle on than one of the common class.")
 
 # %% [markdown]
 # ## What we found
 #
-# - **The geometry is certain.** Normalising takes the radial push away; the scale decides where the pull acts, and with
-#   four classes it is no limit; a margin moves the pull to smaller angles. The loss built here from nine answers equals
-#   the library's, and the derived gradient equals autograd's.
-# - **The formula is easily written wrong.** Each of the five other ArcFaces has a fault that no training curve would
-#   show: a NaN waiting on the prototype, a leap, a reward for a worse angle, a gradient that isn't its own.
-# - **On toy data the scale matters more than the margin.** The least scale that can be sure separates the classes
-#   widely; far above it a few degrees satisfy the loss, and nothing pushes the classes further apart.
-# - **The margins' promises are hard to see there.** With five seeds, most intervals for compactness, separation
-#   and accuracy (5) and for mean recall under imbalance (6) include zero; the printed lines say which don't. That
-#   bounds what this experiment resolves; it is no verdict on lungs: notebooks 05 and 08 judge the claims on recordings.
-# - **The feature norm is not quality by itself.** Noise makes a clip louder, and the norm can follow loudness instead;
-#   with all clips levelled it rises with the true ratio for most losses, weakly, most for the plain linear softmax. A
-#   score measured on the waveform avoids this detour and has confounders of its own: see notebook 02.
+# - **The geometry holds exactly.** Normalised losses only turn a feature. The scale decides at
+#   which angles the loss has a gradient; with four classes it doesn't limit the probability. A
+#   margin moves the gradient to smaller angles. The loss built here equals the library's, and the
+#   formula for its gradient equals autograd.
+# - **The formula is easy to get wrong.** Each of the five other versions of ArcFace has at least
+#   one fault: NaN on the prototype, a jump, a larger logit for a larger angle, or a gradient that
+#   is not its derivative. An ordinary training curve need not show it.
+# - **On toy data the scale matters more than the margin.** At a scale of 4.3 the classes are well
+#   separated. At 64 a few degrees satisfy the loss, and nothing moves the classes further apart.
+# - **The promises of margins are hard to confirm there.** With five seeds, most intervals for
+#   compactness, separation and accuracy (section 5) and for mean recall (section 6) contain zero.
+#   The printed lines show which do not. This limits what a toy experiment can show; it is no
+#   verdict on respiratory sounds. Notebooks 05 and 08 test the claims on recordings.
+# - **The feature norm alone is not quality.** Noise makes a clip louder, and the norm can vary with
+#   loudness instead of quality. At equal loudness it rises with SNR for most losses, but weakly;
+#   most clearly for the linear softmax. A score computed from the waveform avoids this problem and
+#   has others: see notebook 02.
 #
 # ## Try next
 #
-# - Set the scale to 2 and to 64 in `with_margin` and look at the circle and the sphere again.
-# - Start the circle from random prototypes (delete the two lines with `RING`) and count how often two end up together.
-# - Turn the quality upside down in `LOSSES["QLung"]` (`1 - quality(snr)`): does held-out accuracy notice?
-# - Give AdaFace the true quality in place of the norm. Which of the two signs helps the noisy half of the clips?
-# - Open `exercises/03_exercises.ipynb` and rebuild the loss without looking.
+# - Set the scale in `margin_loss` to 2 and to 64. Look at the circle and the sphere again.
+# - Start the circle from random prototypes: delete the two lines with `if dim == 2` and `RING`.
+#   How often do two prototypes end up at the same place?
+# - Invert the quality in `qlung_objective` (`1 - quality(...)`). Does held-out accuracy change?
+# - Give AdaFace the true quality instead of the norm. Which direction of the margin helps the noisy
+#   half of the clips?
+# - Open [exercises/03_exercises.ipynb](exercises/03_exercises.ipynb) and build the loss again
+#   without looking.
+#
+# [Previous: Measure quality](02_measure_quality.ipynb) · [Next: Train](04_train.ipynb) ·
+# [Glossary](../docs/glossary.md) · [All results](../RESULTS.md)

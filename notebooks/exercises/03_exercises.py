@@ -20,13 +20,14 @@ import torch
 from torch.nn import functional as F
 
 from qlung import margins
-from qlung.book import figures, lessons
+from qlung.book import lessons
 
-_ = torch.manual_seed(0)
+torch.set_num_threads(1)  # the tensors here are small
 
 
 # %% [markdown]
-# **Exercise margin-1.** Write the angular classifier: all cosines between a batch of features and the prototypes.
+# **Exercise margin-1 (angular classifier).** Compute the cosine between every feature of a batch
+# and every prototype.
 
 # %%
 def cosines(features, prototypes):
@@ -39,7 +40,8 @@ lessons.check("margin-1", cosines)
 
 
 # %% [markdown]
-# **Exercise margin-2.** Which probability can a perfect clip reach, at scale $s$ with $C$ classes?
+# **Exercise margin-2 (best probability).** Which probability does the best possible clip reach, at
+# scale $s$ with $C$ classes? Its cosine is 1 to its own prototype and $-1/(C-1)$ to the others.
 
 # %%
 def reachable_probability(scale, n_classes):
@@ -51,7 +53,8 @@ def reachable_probability(scale, n_classes):
 lessons.check("margin-2", reachable_probability)
 
 # %% [markdown]
-# **Exercise margin-3.** Which scale lets a perfect clip reach 99 % with four classes? Give the number.
+# **Exercise margin-3 (smallest scale).** At which scale does the best possible clip reach 99 % with
+# four classes? Give the number.
 
 # %%
 scale_needed = ...  # your answer
@@ -61,7 +64,8 @@ lessons.check("margin-3", scale_needed)
 
 
 # %% [markdown]
-# **Exercise margin-4.** ArcFace's target logit, for $\theta + m \le \pi$. The margin is in radians.
+# **Exercise margin-4 (ArcFace).** Compute ArcFace's target logit, for $\theta + m \le \pi$. The
+# margin $m$ is in radians.
 
 # %%
 def arcface_logit(cosine, margin, scale):
@@ -74,7 +78,8 @@ lessons.check("margin-4", arcface_logit)
 
 
 # %% [markdown]
-# **Exercise margin-5.** All logits of a batch: the margin goes on the true class, the scale on every class.
+# **Exercise margin-5 (all logits).** Compute all logits of a batch. Only the target class gets the
+# margin; every class gets the scale.
 
 # %%
 def margin_logits(cosine, target, margin, scale):
@@ -87,8 +92,8 @@ lessons.check("margin-5", margin_logits)
 
 
 # %% [markdown]
-# **Exercise margin-6.** Predict the class of clips whose target you don't know. Everything training used is passed in;
-# use what you need.
+# **Exercise margin-6 (inference).** Predict the class of clips whose true class is unknown. You get
+# everything that training used. Use only what you need.
 
 # %%
 def predict(cosine, class_margin, scale):
@@ -101,7 +106,9 @@ lessons.check("margin-6", predict)
 
 
 # %% [markdown]
-# **Exercise margin-7.** The log-scaled class margin. What does a class with frequency $1/C$ get?
+# **Exercise margin-7 (class margin).** Compute the log-scaled class margin: minus the logarithm of
+# the class frequency, times `target`, divided by $\log C$. What does a class with frequency $1/C$
+# get?
 
 # %%
 def log_class_margin(counts, target):
@@ -114,7 +121,9 @@ lessons.check("margin-7", log_class_margin)
 
 
 # %% [markdown]
-# **Exercise margin-8.** QLung's margin of each clip, from its quality and its class.
+# **Exercise margin-8 (QLung's margin).** Compute
+# $m_d=\gamma\,\kappa\,\mathrm{AQS}+(1-\gamma)\,m_c(y)$ for every clip. AQS is its audio-quality
+# score, $y$ its class.
 
 # %%
 def qlung_margin(aqs, class_margin, target, gamma, kappa):
@@ -127,8 +136,8 @@ lessons.check("margin-8", qlung_margin)
 
 
 # %% [markdown]
-# **Exercise margin-9.** The whole loss: cross-entropy without a margin at one scale, plus $\lambda$ times
-# cross-entropy with the margin at another, on the same cosines.
+# **Exercise margin-9 (QLung loss).** Add two cross-entropies on the same cosines: one without a
+# margin at scale `scale_cls`, plus $\lambda$ times one with the margin at scale `scale_margin`.
 
 # %%
 def qlung_loss(cosine, target, margin, scale_cls, scale_margin, lam):
@@ -141,14 +150,15 @@ lessons.check("margin-9", qlung_loss)
 
 
 # %% [markdown]
-# **Exercise margin-10.** How hard is a clip pulled? With one other class whose cosine stays at `other`, give
-# $dL/d\theta$ for the logit $s\cos(\theta+m)$.
+# **Exercise margin-10 (gradient in the angle).** There is one other class. Its logit is
+# $s\cdot$`other`, where `other` is a fixed cosine; the target's logit is $s\cos(\theta+m)$. Compute
+# the gradient $dL/d\theta$ of the cross-entropy.
 
 # %%
-def pull_on_angle(theta, margin, scale, other):
-    """Slope dL/dtheta [B] of the two-class loss at angles theta [B, rad]."""
+def angle_gradient(theta, margin, scale, other):
+    """dL/dtheta [B, 1/rad] of the two-class loss at angles theta [B, rad]."""
     ...  # your code
 
 
 # %%
-lessons.check("margin-10", pull_on_angle)
+lessons.check("margin-10", angle_gradient)
