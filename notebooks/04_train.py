@@ -21,7 +21,7 @@
 #
 # Previous: [Learn angular margins](03_learn_angular_margins.ipynb) ·
 # Next: [Ablate the margins](05_ablate_margins.ipynb) · [Glossary](../docs/glossary.md) ·
-# [Results of the committed studies](../RESULTS.md)
+# [Results of the committed studies](../RESULTS.md) · your own: `runs/<profile>/results.md`
 
 # %% [markdown]
 # ## The study
@@ -236,6 +236,8 @@ spread.round(2).reset_index()
 
 # %% [markdown]
 # ## What a run leaves behind
+#
+# A run's folder is `runs/<profile>/<backbone>-<method>/<key>`. The key is a hash of settings, data and code.
 #
 # - `run.json`: settings, seed, code version, packages, hashes of the data, initial weights, time and memory.
 # - `history.csv`: the curves. `model.safetensors`: the weights. `predictions.parquet`: one row per test event.

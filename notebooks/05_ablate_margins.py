@@ -20,7 +20,8 @@
 # - **Runtime:** two minutes (demo), minutes (sc). Every run that isn't there yet is trained.
 #
 # Previous: [Train the methods](04_train.ipynb) · Next: [Evaluate on ICBHI](06_evaluate_icbhi.ipynb) ·
-# [Glossary](../docs/glossary.md) · [Results of the committed studies](../RESULTS.md)
+# [Glossary](../docs/glossary.md) · [Results of the committed studies](../RESULTS.md) ·
+# your own: `runs/<profile>/results.md`
 
 # %% [markdown]
 # ## The rows of Table 3

@@ -23,7 +23,7 @@
 #
 # Previous: [Ablate the margins](05_ablate_margins.ipynb) ·
 # Next: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) · [Glossary](../docs/glossary.md) ·
-# [Results of the committed studies](../RESULTS.md)
+# [Results of the committed studies](../RESULTS.md) · your own: `runs/<profile>/results.md`
 
 # %% [markdown]
 # ## The ICBHI score
@@ -118,7 +118,8 @@ committed = results.headline().query("corpus == 'icbhi' and method in ('ce', 'ql
 results.pretty(evaluation.scores(committed)[1])
 
 # %% [markdown]
-# AST is the Audio Spectrogram Transformer; CLAP means contrastive language-audio pretraining, another encoder.
+# AST is the Audio Spectrogram Transformer. CLAP means contrastive language-audio pretraining, another encoder.
+# Patch-Mix CL, SG-SCL and BTS are names of published methods.
 
 # %%
 pd.DataFrame(

@@ -21,7 +21,8 @@
 #   features of SPRSound's train part.
 #
 # Previous: [Evaluate on ICBHI](06_evaluate_icbhi.ipynb) · Next: [Judge the claims](08_judge_claims.ipynb) ·
-# [Glossary](../docs/glossary.md) · [Results of the committed studies](../RESULTS.md)
+# [Glossary](../docs/glossary.md) · [Results of the committed studies](../RESULTS.md) ·
+# your own: `runs/<profile>/results.md`
 
 # %% [markdown]
 # ## Mapping of classes
@@ -79,7 +80,8 @@ pd.crosstab(labels, events["split"])[["train", "test"]]
 # 1,040 normal and 389 abnormal events. Which of the two are the scores of its Table 2 computed on?
 #
 # A percentage with two digits is a ratio of integers, so it shows its denominator. Is there an integer $k$ for which
-# $100k/n$ rounds to the published value?
+# $100k/n$ rounds to the published value? The values below are those of four published methods (CLAP: contrastive
+# language-audio pretraining).
 
 # %%
 published = {"Patch-Mix CL": (62.69, 39.33), "SG-SCL": (81.06, 22.62),

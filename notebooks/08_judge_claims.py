@@ -21,13 +21,14 @@
 #
 # Previous: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) · Back to the start:
 # [Start here](00_start_here.ipynb) · [Glossary](../docs/glossary.md) ·
-# [Results of the committed studies](../RESULTS.md)
+# [Results of the committed studies](../RESULTS.md) · your own: `runs/<profile>/results.md`
 
 # %% [markdown]
 # ## Claims, profiles and verdicts
 #
-# A claim about the full ICBHI set with the Audio Spectrogram Transformer (AST) can't be decided on a part of it with a
-# smaller network. So the tables separate two things: what this profile shows, and the verdict on the claim.
+# The paper's claims are about the full ICBHI set and two encoders: the Audio Spectrogram Transformer (AST) and CLAP
+# (contrastive language-audio pretraining). They can't be decided on a part of the set with a smaller network. So the
+# tables separate two things: what this profile shows, and the verdict on the claim.
 #
 # This notebook reads predictions and trains nothing.
 
@@ -63,7 +64,8 @@ f"profile {profile}: {', '.join(study.names)}"
 # ## Criteria of the claims
 #
 # What would confirm a claim, and what would contradict it? The answers were fixed in `claims.toml`. Only a profile that
-# a claim names can do either. There an interval that contains 0 leaves it "not confirmed".
+# a claim names can do either. There an interval that contains 0 leaves it "not confirmed". (CE is cross-entropy, AQS
+# the audio-quality score of notebook 02.)
 
 # %%
 criteria = pd.DataFrame(claims.load()).dropna(subset="confirmed_if")
@@ -73,7 +75,7 @@ display.prose(criteria[columns].replace("no number", "–"), "criteria")
 # %% [markdown]
 # ## Verdicts on this profile
 #
-# CE is cross-entropy; Score is the mean of specificity (Sp) and sensitivity (Se), in percent (notebook 06). "here" is
+# Score is the mean of specificity (Sp) and sensitivity (Se), in percent (notebook 06). "here" is
 # the measured difference with its 95 % interval over patients and seeds. The paper's numbers stand beside it only where
 # a profile has real recordings.
 
@@ -337,8 +339,9 @@ fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncol
 figures.save(fig, "08-power", profile, power)
 
 # %% [markdown]
-# ## Which open choices matter?
+# ## Sensitivity to open choices
 #
+# Which of the paper's open choices matter?
 # The interpretation ledger lists what the paper leaves open. Another meaning of an entry is called a **reading**. Every
 # entry that can be trained was trained with its other readings (frozen encoder, ten seeds each). The table has the
 # range of what they change in Score on ICBHI, and how many of their intervals exclude 0.
@@ -362,8 +365,8 @@ display.prose(pd.DataFrame(rows, columns=columns), "ledger")
 # %% [markdown]
 # ## Limitation L1: cost
 #
-# The audio-quality score (AQS) is needed in training only. Measured per batch of 16 clips of 8 s: the score itself
-# (entropy and RMS, the root mean square), the front end that every method needs, and a training step of the small CNN
+# AQS is needed in training only. Measured per batch of 16 clips of 8 s: the score itself (entropy and RMS, the root
+# mean square), the front end that every method needs, and a training step of the small convolutional network (CNN)
 # with and without the margin term. Median of five.
 
 
@@ -483,13 +486,12 @@ gains.round(2).groupby(level=0).agg(list).to_dict()
 # %% [markdown]
 # ## What we found
 #
-# - What this profile can show stands in the table, and "undecided" is most of it. The effects in question are smaller
-#   than what a few dozen test patients can resolve. That isn't evidence against the method; it is what the numbers
-#   allow.
-# - What remains is the paper's own study: all of ICBHI with AST and Audio-CLAP (contrastive language-audio pretraining)
-#   on a GPU. It is one command: `make reproduce PROFILE=paper DATA=DIR`, or `qlung sweep --profile paper --data DIR` on
-#   several ([docs/scaling.md](../docs/scaling.md)). Nobody has run it here: without a GPU and the full corpora its rows
-#   stay "not testable here".
+# - What this profile can show stands in the table. Where it says "undecided", the effect is smaller than what a few
+#   dozen test patients can resolve. That isn't evidence against the method; it is what the numbers allow.
+# - What remains is the paper's own study: all of ICBHI with AST and CLAP on a GPU. It is one command:
+#   `make reproduce PROFILE=paper DATA=DIR`, or `qlung sweep --profile paper --data DIR` on several GPUs
+#   ([docs/scaling.md](../docs/scaling.md)). Nobody has run it here: without a GPU and the full corpora its rows stay
+#   "not testable here".
 #
 # ## Try next
 #
