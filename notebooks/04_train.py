@@ -6,16 +6,26 @@
 # ---
 
 # %% [markdown]
-# # Train
+# # Train the methods
 #
-# **You will hold:** trained runs of cross-entropy and of QLung, the curves of their training, and the folder each run
-# leaves behind.
-# **Stands for:** the paper's training section. **Costs:** about a minute (demo), most of an hour once (sc, two cores).
+# You train cross-entropy and QLung, write one epoch of the training loop yourself, and see what a run leaves on disk.
 #
-# The loop is `qlung.training.fit`, one screen of plain PyTorch. A finished run is a folder and is reused; a changed
-# setting, corpus or line of code makes a new one; a killed one goes on from its last epoch. `qlung sweep` runs this
-# notebook once for every run of a profile: `backbone`, `method` and `seed` choose one (empty, and -1: CE and QLung, all
-# seeds), `table` names another experiments.toml.
+# - **What you will get:** trained runs of both methods, their training curves, and a check that an epoch written by
+#   hand has the same loss as the library's.
+# - **Reproduces:** the paper's training section.
+# - **Runtime:** about a minute (demo), most of an hour once (sc, two cores).
+#
+# Previous: [Learn angular margins](03_learn_angular_margins.ipynb) ·
+# Next: [Ablate the margins](05_ablate_margins.ipynb) · [Glossary](../docs/glossary.md) ·
+# [Results of the committed studies](../RESULTS.md) · your own: `runs/<profile>/results.md`
+
+# %% [markdown]
+# ## The study
+#
+# A [profile](../docs/glossary.md) is one study of `experiments.toml`: its corpora, backbones (encoder networks),
+# methods and seeds. `qlung sweep` runs this notebook once for every run of a profile. Then `backbone`, `method` and
+# `seed` choose that run. Left empty (and -1), they stand for cross-entropy (CE) and QLung with all seeds. `table` names
+# another file than `experiments.toml`.
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -31,147 +41,253 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
+from torch.nn import functional as F
 
-from qlung.book import figures
-from qlung.training import METHODS, fit, profiles
-
-_ = torch.manual_seed(0)
-figures.use_style()
-train, tests = profiles.parts(profile, data, table)[0]
-rows = profiles.load_profile(profile, table).rows(backbone, method, seed)
-wanted = [method] if method else ["ce", "qlung"]
-configs = [config for label, config in rows if label in wanted]
-
-# %% [markdown]
-# ## The methods
-#
-# Rows of the paper's Table 3 and two controls. They differ in two things only: which logits the classification term
-# sees, and which margin the second term adds.
+from qlung.audio import frontends
+from qlung.book import display, figures
+from qlung.margins import angular_margin_logits, class_margin
+from qlung.quality.sources import training_quality
+from qlung.training import METHODS, Config, Model, fit, profiles
 
 # %%
-pd.DataFrame(
-    [(figures.METHOD_NAMES[m], head, margin) for m, (head, margin) in METHODS.items()],
+torch.manual_seed(0)
+figures.use_style()
+study = profiles.load_profile(profile, table)
+train, tests = profiles.parts(profile, data, table)[0]
+print(f"trained on {study.train_on}, tested on {', '.join(tests)}")
+
+# %% [markdown]
+# ## Methods
+#
+# What differs between two methods? Two things only: the logits of the classification term, and the margin of the
+# second, angular term. The rows are those of the paper's Table 3, two controls, and six published losses.
+
+# %%
+methods = pd.DataFrame(
+    [(m.title, m.head, m.margin) for m in METHODS.values()],
     columns=["method", "head of the classification term", "margin of the angular term"],
 )
+display.prose(methods, "methods")
 
 # %% [markdown]
-# ## The settings of this profile
+# ## Settings
+#
+# The runs of this notebook, and the settings in which they differ.
 
 # %%
+wanted = [method] if method else ["ce", "qlung"]
+rows = study.rows(backbone, method, seed)
+configs = [config for label, config in rows if label in wanted]
 settings = pd.DataFrame([vars(config) for config in configs])
-varied = [name for name in settings if len(settings[name].unique()) > 1 or name in ("backbone", "method", "seed")]
+keys = ["backbone", "method", "seed"]
+varied = keys + [c for c in settings if len(settings[c].unique()) > 1 and c not in keys]
 settings[varied].drop_duplicates().reset_index(drop=True)
+
+# %% [markdown]
+# ## One epoch by hand
+#
+# The library's loop is `qlung.training.fit`. The same loop is short enough to write here. It uses the paper's settings,
+# but one epoch, no augmentation, the small convolutional network (CNN) and the synthetic corpus. So it takes seconds
+# on any profile.
+#
+# First the model and its data: features `x`, labels `y`, and one audio-quality score (AQS) per clip.
+
+# %%
+small = Config(method="qlung", backbone="cnn", epochs=1, augment=False)
+synthetic = profiles.parts("demo")[0][0]
+torch.manual_seed(small.seed)
+model = Model(small).to(memory_format=torch.channels_last)  # the library's memory layout
+x = torch.tensor(frontends.extract(synthetic, model.encoder.front_end), dtype=torch.float32)
+y = torch.tensor(synthetic.events["label"].to_numpy())
+aqs = torch.tensor(training_quality(synthetic)[0], dtype=torch.float32)
+print(f"{len(y)} clips, {sum(p.numel() for p in model.parameters()):,} parameters")
+
+# %% [markdown]
+# Adam takes the steps. A cosine schedule lowers the learning rate from step to step, to a thousandth at the end.
+
+# %%
+n_steps = small.epochs * len(y.split(small.batch_size))
+adam = torch.optim.Adam(model.parameters(), lr=small.lr, weight_decay=small.weight_decay)
+cosine_schedule = torch.optim.lr_scheduler.CosineAnnealingLR
+schedule = cosine_schedule(adam, n_steps, eta_min=small.lr / 1000)
+
+# %% [markdown]
+# The margin $m_d$ of a clip mixes the quality margin $\kappa \cdot \mathrm{AQS}$ with the margin $m_c$ of its class
+# (notebook 03). The loss is cross-entropy on the logits, plus $\lambda$ times cross-entropy with that margin.
+
+
+# %%
+m_c = class_margin(y.bincount(), small.class_target)
+
+
+def qlung_loss(batch):
+    logits, cosine, _ = model(x[batch])
+    m_d = small.gamma * small.kappa * aqs[batch] + (1 - small.gamma) * m_c[y[batch]]
+    harder = angular_margin_logits(cosine, y[batch], m_d, small.scale_margin)
+    return F.cross_entropy(logits, y[batch]) + small.lam * F.cross_entropy(harder, y[batch])
+
+
+# %% [markdown]
+# One epoch visits every clip once, in random order. The order comes from the seed, as in the library.
+
+# %%
+order = torch.randperm(len(y), generator=torch.Generator().manual_seed(small.seed))
+losses = []
+for batch in order.split(small.batch_size):
+    loss = qlung_loss(batch)
+    adam.zero_grad()
+    loss.backward()
+    adam.step()
+    schedule.step()
+    losses.append(loss.item())
+
+# %% [markdown]
+# **Checked:** the mean loss of this epoch is the one in the first row of the library's history, to a thousandth. (On
+# one machine the two are the same number. Another number of threads, or a GPU, adds in another order.)
+
+# %% tags=["check"]
+library = fit(small, synthetic)
+assert np.isclose(np.mean(losses), library.history["loss"].iloc[0], rtol=1e-3)
+"on synthetic-icbhi, an epoch by hand has the library's loss"
 
 # %% [markdown]
 # ## Train, or reuse
 #
-# The test corpora are handed over only to be predicted with the last epoch's weights. (`checkpoint = "val"` in
-# `experiments.toml` chooses the epoch on held-out training patients; `"best_on_test"` is what public code of this
-# family does, kept to measure how much it flatters.)
+# A finished run is a folder, and it is reused. A changed setting, corpus or line of code makes a new one. An
+# interrupted run continues from its last epoch.
+#
+# The test corpora serve only for the predictions with the last epoch's weights. Two other rules can be chosen in
+# `experiments.toml`. `checkpoint = "val"` chooses the epoch on held-out training patients. `"best_on_test"` chooses it
+# on the test set, as public code of this kind does; it is kept to measure how large that bias is (notebook 05).
 
 # %%
 runs = [fit(config, train, tests, profile) for config in configs]
-len(runs)
+print(f"{len(runs)} runs")
 
 # %% [markdown]
-# ## The curves
+# ## Training curves
 #
-# - **Loss**: QLung's is a sum of two cross-entropies with scales 37 and 15, so its height can't be compared with CE's.
-# - **Training accuracy**: how much of the training set each method has learnt by heart.
-# - **Angle to the own prototype** θ: what the margin acts on. With a linear head nothing pulls it down directly.
-# - **Gradient norm**: mean over an epoch's steps. A large scale makes large gradients; Adam divides them out.
+# - **Loss**: QLung's is a sum of two cross-entropies with scales 37 and 15. Its height can't be compared with CE's.
+# - **Training accuracy**: how much of the training set a method fits.
+# - **Angle to the target prototype** θ: what the margin acts on. With a linear head nothing pulls it down directly.
+# - **Gradient norm**: mean over the steps of an epoch. A large scale makes large gradients; Adam divides them out.
 #
-# `history.csv` has more: `loss_cls` (the first term alone), `margin_rad` (the margin used, mean over clips), θ of
-# each class, the learning rate, and the spread of the gradient norm.
+# `history.csv` has more columns: `loss_cls` (the first term alone), `margin_rad` (the margin used, mean over clips), θ
+# of each class, the learning rate, and the spread of the gradient norm.
 
-# %% tags=["nbval-ignore-output"]
-backbones = list(dict.fromkeys(config.backbone for config in configs))
-columns = {"loss": "loss", "train_accuracy": "training accuracy", "theta_deg": "θ to own prototype [°]",
-           "grad_norm": "gradient norm"}  # fmt: skip
-colours = {"ce": "#666666", "qlung": "#D55E00"}
-fig, axes = plt.subplots(len(backbones), 4, figsize=(11, 2.5 * len(backbones)), squeeze=False, sharex="row")
-for line, name in zip(axes, backbones, strict=True):
-    for ax, (column, label) in zip(line, columns.items(), strict=True):
-        for run in (run for run in runs if run.config.backbone == name):
-            told = figures.METHOD_NAMES[run.config.method] if run.config.seed == configs[0].seed else None
-            _ = ax.plot(run.history["epoch"], run.history[column], color=colours.get(run.config.method, "#0072B2"),
-                        alpha=0.7, lw=1.2, label=told)  # fmt: skip
-        _ = ax.set(title=f"{name}: {label}", xlabel="epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-_ = axes[0, 0].legend()
+# %%
 histories = pd.concat([run.history.assign(**vars(run.config)) for run in runs])
-if not (backbone or method or seed >= 0):  # one row of a sweep keeps its curves in its own notebook only
+backbones = list(histories["backbone"].unique())
+quantities = {
+    "loss": "loss",
+    "train_accuracy": "training accuracy",
+    "theta_deg": "θ to the target prototype [°]",
+    "grad_norm": "gradient norm",
+}
+
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+named = histories.replace({"method": figures.METHOD_NAMES})
+palette = {"CE": figures.GREY, "QLung": "#D55E00"}
+style = {"hue": "method", "units": "seed", "estimator": None, "alpha": 0.7, "lw": 1.2,
+         "palette": {m: palette.get(m, "#0072B2") for m in named["method"]}}  # fmt: skip
+size = (11, 2.5 * len(backbones) + 0.3)
+fig, axes = plt.subplots(len(backbones), 4, figsize=size, squeeze=False, sharex="row")
+for (i, j), ax in np.ndenumerate(axes):
+    column, part = list(quantities)[j], named[named["backbone"] == backbones[i]]
+    sns.lineplot(part, x="epoch", y=column, ax=ax, legend=not j, **style)
+    ax.set(title=quantities[column], ylabel=backbones[i] if not j else "")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+fig.suptitle(f"Training on {study.train_on}")
+if not (backbone or method or seed >= 0):  # a sweep's single run keeps its curves in its notebook
     figures.save(fig, "04-curves", profile, histories)
 
 # %% [markdown]
-# One line is one seed.
+# One line per seed.
 #
-# ## What the second term asks for
+# ## Margin and angles at the end of training
 #
-# The margin used, the term it adds to the loss, and the angle of each class to its own prototype at the end.
+# The last epoch, mean over seeds: the margin used, the term it adds to the loss, and the angle of each class to its
+# target prototype [°].
 
 # %% tags=["nbval-ignore-output"]
-last = histories[histories["epoch"] == histories.groupby("backbone")["epoch"].transform("max")]
-parts = last.assign(second_term=last["loss"] - last["loss_cls"]).groupby(["backbone", "method"], sort=False)
-by_class = [name for name in last if name.startswith("theta_") and name != "theta_deg"]
-parts[["loss_cls", "second_term", "margin_rad", *by_class]].mean().round(2).reset_index()
+last_epoch = histories.groupby("backbone")["epoch"].transform("max")
+last = histories[histories["epoch"] == last_epoch].assign(corpus=study.train_on)
+last["second_term"] = last["loss"] - last["loss_cls"]
+angles = [name for name in last if name.startswith("theta_") and name != "theta_deg"]
+groups = last.groupby(["corpus", "backbone", "method"], sort=False)
+groups[["loss_cls", "second_term", "margin_rad", *angles]].mean().round(2).reset_index()
 
 # %% [markdown]
-# ## Is training steadier with the class margin's loss?
+# ## Stability of training
 #
-# Claim C4 speaks of stability. The spread of the gradient norm within the last epoch, relative to its mean:
+# Does the class margin steady training, as [claim C4](../claims.toml) has it? Here is the spread of the gradient norm
+# within the last epoch, relative to its mean. Notebook 08 compares the two methods that differ in the class margin.
 
 # %% tags=["nbval-ignore-output"]
-steady = last.assign(relative=last["grad_norm_sd"] / last["grad_norm"]).groupby(["backbone", "method"])["relative"]
-steady.agg(["mean", "std", "size"]).round(2).reset_index()
+last["relative"] = last["grad_norm_sd"] / last["grad_norm"]
+spread = last.groupby(["corpus", "backbone", "method"])["relative"].agg(["mean", "std", "size"])
+spread.round(2).reset_index()
 
 # %% [markdown]
 # ## What a run leaves behind
 #
-# `run.json` (settings, seed, code version, packages, data hashes, which weights it began with, time, memory),
-# `history.csv`, `model.safetensors` and `predictions.parquet`; while it trains, its checkpoints. Scores are computed
-# from the predictions alone, in the notebooks that follow.
+# A run's folder is `runs/<profile>/<backbone>-<method>/<key>`. The key is a hash of settings, data and code.
+#
+# - `run.json`: settings, seed, code version, packages, hashes of the data, initial weights, time and memory.
+# - `history.csv`: the curves. `model.safetensors`: the weights. `predictions.parquet`: one row per test event.
+#
+# Scores are computed from the predictions alone, in the notebooks that follow.
 
 # %%
-record = json.loads((runs[0].folder / "run.json").read_text())
-sorted(record), sorted(path.name for path in runs[0].folder.iterdir() if not path.name.startswith("train."))
+record = json.loads((runs[0].folder / "run.json").read_text(encoding="utf-8"))
+files = [path.name for path in runs[0].folder.iterdir() if not path.name.startswith("train.")]
+sorted(record), sorted(files)
 
 # %% [markdown]
-# **Checked:** probabilities are probabilities, every test event is predicted once, and the prediction is the class of
-# the largest one: no margin and no quality score takes part.
+# **Checked:** probabilities add up to 1, and every test event is predicted once. The prediction is the class of the
+# largest probability: neither a margin nor a quality score takes part.
 
 # %% tags=["check"]
 for run in runs:
-    table = run.predictions()
-    assert np.allclose(table[["p0", "p1", "p2", "p3"]].sum(axis=1), 1, atol=1e-4)
+    predictions = run.predictions()
+    p = predictions[["p0", "p1", "p2", "p3"]].to_numpy()
+    assert np.allclose(p.sum(axis=1), 1, atol=1e-4)
+    assert (p.argmax(1) == predictions["predicted"]).all()
     for name, test in tests.items():
-        assert table.loc[table["corpus"] == name, "event_id"].tolist() == test.events["event_id"].tolist()
-    assert (table[["p0", "p1", "p2", "p3"]].to_numpy().argmax(1) == table["predicted"]).all()
-"every run: complete predictions, proper probabilities"
+        events = predictions.loc[predictions["corpus"] == name, "event_id"]
+        assert events.tolist() == test.events["event_id"].tolist()
+f"every run: complete predictions on {' and '.join(tests)}, proper probabilities"
 
 # %% [markdown]
-# ## On a GPU
+# ## Training on a GPU
 #
-# With a CUDA device `fit` uses it; nothing changes in the settings. `precision = "bf16"` in a profile's row computes
-# the encoder in half precision, `torchrun` splits every batch over several GPUs, and `qlung sweep` gives each GPU a run
-# of its own. docs/scaling.md has what each of these costs and saves.
+# With a CUDA device `fit` uses it; nothing changes in the settings. `precision = "bf16"` in a profile computes the
+# encoder in half precision. `torchrun` splits every batch over several GPUs, and `qlung sweep` gives each GPU a run of
+# its own. [docs/scaling.md](../docs/scaling.md) says what each of these costs and saves.
 
 # %% tags=["nbval-ignore-output"]
 if torch.cuda.is_available():
-    told = f"{torch.cuda.get_device_name()}: a new run trains there; the runs above used {record['device']}"
+    gpu = torch.cuda.get_device_name()
+    message = f"{gpu}: a new run trains there; the runs above used {record['device']}"
 else:
-    told = "no CUDA device: the runs above used the CPU; with one, this notebook would train there unchanged"
-told
+    message = "no CUDA device: the runs above used the CPU"
+message
 
 # %% [markdown]
 # ## What we found
 #
-# Both methods fit the training set; the angular term keeps pushing after cross-entropy is satisfied. Whether that helps
-# on patients never heard is the question of the notebooks that follow; training curves don't answer it.
+# - A dozen lines of plain PyTorch train QLung, and their loss is the library's.
+# - Both methods fit the training set. The angular term keeps pushing after cross-entropy is satisfied.
+# - Whether that helps on new patients is the question of the notebooks that follow. Training curves don't answer it.
 #
 # ## Try next
 #
+# - Leave the angular term out of the hand-written loss. By how much does the first epoch's loss fall?
 # - `qlung train --profile sc --data DIR --backbone cnn` trains one backbone without the notebook.
-# - `qlung sweep --profile demo` trains every run of the profile in parallel; kill it, and call it again.
+# - `qlung sweep --profile demo` trains every run of the profile in parallel. Stop it, and call it again.
 # - Add a method or a seed to `experiments.toml` and run this notebook again: only what is new is trained.
+#
+# Previous: [Learn angular margins](03_learn_angular_margins.ipynb) ·
+# Next: [Ablate the margins](05_ablate_margins.ipynb) · [Glossary](../docs/glossary.md)

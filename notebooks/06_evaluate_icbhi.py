@@ -8,14 +8,29 @@
 # %% [markdown]
 # # Evaluate on ICBHI
 #
-# **You will hold:** every method's Sp, Se and Score with intervals over patients and a dozen other measures beside
-# them, a paired test of each against cross-entropy, what is confused with what, whether the networks know when they
-# are wrong, the angles between classes, how much of the score hangs on the device, and how it falls with noise.
-# **Stands for:** Table 1 and claims C6 and C7. **Costs:** a minute once the runs of notebook 05 are there (demo); on sc
-# a few more, once, to hear the test clips damaged.
+# You measure every method on the corpus it was trained for, with the uncertainty that belongs to each number.
 #
-# Sp is the share of normal cycles called normal. Se is the share of abnormal cycles given their **exact** class: a
-# wheeze called crackle is as wrong as one called normal. Score is their mean, so that always answering "normal" is 50.
+# - **What you will get:** every method's scores with confidence intervals over patients and seeds; paired tests against
+#   cross-entropy; confusion matrices; calibration; the angles between classes; scores per device; and how the scores
+#   fall as the audio is degraded.
+# - **Reproduces:** Table 1, and claims C6 and C7.
+# - **Runtime:** a minute once the runs of notebook 05 are there (demo); on sc a few minutes more, once, to compute the
+#   features of degraded audio.
+#
+# Previous: [Ablate the margins](05_ablate_margins.ipynb) ·
+# Next: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) · [Glossary](../docs/glossary.md) ·
+# [Results of the committed studies](../RESULTS.md) · your own: `runs/<profile>/results.md`
+
+# %% [markdown]
+# ## The ICBHI score
+#
+# - **Specificity (Sp)** is the share of normal cycles called normal.
+# - **Sensitivity (Se)** is the share of abnormal cycles given their **exact** class: a wheeze called crackle is as
+#   wrong as one called normal.
+# - **Score** is the mean of the two. So a classifier that always answers "normal" has a Score of 50.
+#
+# This notebook reads predictions and trains nothing. If runs are missing, the message names the command that trains
+# them.
 
 # %% tags=["parameters"]
 profile: str = "demo"
@@ -25,347 +40,439 @@ data: str = ""
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 
 from qlung import evaluation
 from qlung.audio import degrade
-from qlung.book import figures, results
+from qlung.book import display, figures, results
 from qlung.corpora import CLASSES
 from qlung.evaluation import geometry
 from qlung.training import experiments, model, profiles
 
-_ = torch.manual_seed(0)
+# %%
+torch.manual_seed(0)
 figures.use_style()
-home = profiles.load_profile(profile).names[0]  # the corpus trained on
-predictions = experiments.load_predictions(profile, data).query("corpus == @home")
-test = profiles.open_corpora(profile, data)[home].select("test")
-compared = predictions[predictions["method"].isin(["ce", "qlung"])]
-COLOURS = {"ce": figures.GREY, "qlung": "#D55E00"}
+corpus = profiles.load_profile(profile).train_on
+predictions = experiments.load_predictions(profile, data).query("corpus == @corpus")
+test = profiles.open_corpora(profile, data)[corpus].select("test")
+f"{corpus}: {predictions['patient_id'].nunique()} test patients, {len(test.events)} cycles"
 
 # %% [markdown]
-# ## The score, by hand
+# Most figures compare cross-entropy (CE) with QLung.
+
+# %%
+compared = predictions[predictions["method"].isin(["ce", "qlung"])]
+backbones = list(compared["backbone"].unique())
+COLOURS = {"ce": figures.GREY, "qlung": "#D55E00"}
+PALETTE = {figures.METHOD_NAMES[m]: colour for m, colour in COLOURS.items()}
+
+# %% [markdown]
+# ## The score by hand
 #
-# **Checked:** ten cycles whose confusion matrix can be counted on fingers. Three of four normals are right; of six
-# abnormal ones two got their exact class, three more were called abnormal with the wrong class.
+# **Checked:** ten cycles whose confusion matrix can be counted on fingers. Three of four normal cycles are right. Of
+# six abnormal ones two got their exact class, and three more were called abnormal with the wrong class.
 
 # %% tags=["check"]
 truth = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
-said = [0, 0, 0, 2, 1, 3, 0, 2, 1, 1]
-by_hand = evaluation.icbhi_score(truth, said)
+predicted = [0, 0, 0, 2, 1, 3, 0, 2, 1, 1]
+by_hand = evaluation.icbhi_score(truth, predicted)
 assert np.allclose(by_hand, (75, 100 * 2 / 6, (75 + 100 / 3) / 2))
 assert evaluation.icbhi_score(truth, [0] * 10).score == 50
 by_hand
 
 # %% [markdown]
-# Asked only whether a cycle is abnormal, five of the six abnormal ones are right: "Se 2". The Score of SPRSound's own
-# challenges ("BioCAS") is the mean of Score and of the harmonic mean of Sp and Se, and punishes a lopsided answer:
-# always normal gets 25 there.
+# Two more measures. **Se 2** asks only whether a cycle is abnormal: here five of the six abnormal ones are right.
+# **BioCAS** is the score of SPRSound's own challenges: the mean of Score and of the harmonic mean of Sp and Se. It
+# punishes an unbalanced answer: always normal gets 25. **F1** is the harmonic mean of precision and recall, and
+# macro-F1 its mean over the classes.
 
 # %% tags=["check"]
-every = evaluation.measures(truth, said)
-assert np.allclose([every["Se 2"], every["macro-F1"]], [100 * 5 / 6, 100 * (3 / 4 + 1 / 3 + 1 / 2 + 0) / 4])
+measures = evaluation.measures(truth, predicted)
+macro_f1 = 100 * (3 / 4 + 1 / 3 + 1 / 2 + 0) / 4
+assert np.allclose([measures["Se 2"], measures["macro-F1"]], [100 * 5 / 6, macro_f1])
 assert evaluation.measures(truth, [0] * 10)["BioCAS"] == 25
-pd.Series(every).round(1).to_dict()
+pd.Series(measures).round(1).to_dict()
 
 # %% [markdown]
-# ## Scores, beside the paper's Table 1
+# ## Scores
 #
-# The paper's rows are for the full ICBHI set with AST; this profile's numbers are **not comparable** with them, only
-# its own rows with each other.
+# Means over seeds, ± one standard deviation, beside the trivial baselines.
 
 # %% tags=["nbval-ignore-output"]
 results.pretty(evaluation.scores(compared)[1])
 
+# %% [markdown]
+# ## Scores on real recordings, and the paper's Table 1
+#
+# The committed studies are trained and tested on the single-channel part of ICBHI: fewer recordings and smaller
+# encoders than the paper's. Their numbers are **not comparable** with the paper's rows below, which are for the full
+# ICBHI set.
+
 # %%
-paper = pd.DataFrame(
-    [("CE fine-tuning, AST", 77.14, 41.97, 59.55), ("Patch-Mix CL, AST", 81.66, 43.07, 62.37),
-     ("SG-SCL, AST", 79.87, 43.55, 61.71), ("Audio-CLAP", 80.85, 44.67, 62.56), ("BTS", 81.40, 45.67, 63.54),
-     ("QLung AST", 81.90, 42.12, 62.01), ("QLung CLAP", 81.98, 44.81, 63.39)],
-    columns=["paper, Table 1", "Sp", "Se", "Score"],
-)  # fmt: skip
-paper
+committed = results.headline().query("corpus == 'icbhi' and method in ('ce', 'qlung')")
+results.pretty(evaluation.scores(committed)[1])
 
 # %% [markdown]
-# ## Every method, every measure
+# AST is the Audio Spectrogram Transformer. CLAP means contrastive language-audio pretraining, another encoder.
+# Patch-Mix CL, SG-SCL and BTS are names of published methods.
+
+# %%
+pd.DataFrame(
+    [("CE fine-tuning, AST", 77.14, 41.97, 59.55), ("Patch-Mix CL, AST", 81.66, 43.07, 62.37),
+     ("SG-SCL, AST", 79.87, 43.55, 61.71), ("Audio-CLAP", 80.85, 44.67, 62.56),
+     ("BTS", 81.40, 45.67, 63.54), ("QLung AST", 81.90, 42.12, 62.01),
+     ("QLung CLAP", 81.98, 44.81, 63.39)],
+    columns=["paper, Table 1 (icbhi, full)", "Sp", "Se", "Score"],
+)  # fmt: skip
+
+# %% [markdown]
+# ## Every measure
 #
-# Means over seeds, in percent. "Se 2" and "Score 2": abnormal or not. Crackle, wheeze, both: recall of that class.
-# ECE: how far confidence is from accuracy (0 is best). AUROC: abnormal against normal at every threshold, so that it
-# doesn't depend on where a method happens to put its threshold; 50 is chance. Last, the two that listen to nothing.
+# Means over seeds, in percent; the trivial baselines come last.
+#
+# - Se 2, Score 2: abnormal or not. Crackle, wheeze, both: recall of that class.
+# - ECE: expected calibration error, the distance of confidence from accuracy (0 is best; below).
+# - AUROC: area under the receiver operating characteristic, abnormal against normal at every threshold. So it doesn't
+#   depend on where a method happens to put its threshold; 50 is chance.
 
 # %% tags=["nbval-ignore-output"]
 SHOWN = ["Sp", "Se", "Score", "Se 2", "Score 2", "BioCAS", *CLASSES[1:], "macro-F1", "ECE", "AUROC"]
-means = evaluation.every_measure(predictions)
-means["method"] = means["method"].map(results.shown)
-means[["backbone", "method", *SHOWN]].round(1)
+measures = evaluation.every_measure(predictions)
+measures["method"] = measures["method"].map(results.shown)
+measures[["corpus", "backbone", "method", *SHOWN]].round(1)
 
 # %% [markdown]
-# The best of a column is rarely the best of the next one. A Score can rise because fewer abnormal cycles are missed or
-# because more of them are named well, and the two-class columns tell the one from the other.
+# The best of a column is rarely the best of the next one. A Score can rise because fewer abnormal cycles are missed, or
+# because more of them get their exact class. The two-class columns separate the one from the other.
 #
-# ## How sure?
+# ## Confidence intervals
 #
-# A test set of few patients carries far fewer independent facts than it has cycles. Intervals resample patients, and
-# seeds.
+# How far could these numbers be off? Cycles of one patient resemble each other, so patients are resampled, not cycles;
+# and seeds are resampled with them. The intervals hold 95 % of 2,000 draws.
+
+
+# %%
+def with_interval(draws):
+    """A value per method (row 0 of the bootstrap) with its 95 % interval (the other rows)."""
+    bounds = draws.iloc[1:].quantile([0.025, 0.975]).to_numpy()
+    table = pd.DataFrame({"value": draws.iloc[0], "low": bounds[0], "high": bounds[1]})
+    return table.rename_axis("method")
+
 
 # %% tags=["nbval-ignore-output"]
-rows = []
-for (backbone, method), part in compared.groupby(["backbone", "method"], sort=False):
-    for name in ("Sp", "Se", "Score"):
-        draws = evaluation.bootstrap(part, name)[method]
-        low, high = draws.iloc[1:].quantile([0.025, 0.975])
-        rows.append((backbone, method, name, draws.iloc[0], low, high))
-intervals = pd.DataFrame(rows, columns=["backbone", "method", "measure", "value", "low", "high"])
-print(f"{compared['patient_id'].nunique()} patients, {compared['event_id'].nunique()} cycles")
-intervals.round(1)
+tables = {
+    (name, backbone): with_interval(evaluation.bootstrap(part, name))
+    for backbone, part in compared.groupby("backbone", sort=False)
+    for name in ("Sp", "Se", "Score")
+}
+intervals = pd.concat(tables, names=["measure", "backbone"]).reset_index()
+intervals.assign(corpus=corpus).round(1)
 
-# %% tags=["nbval-ignore-output"]
-fig, axes = plt.subplots(1, 3, figsize=(10, 0.45 * len(intervals) / 3 + 1.3), sharey=True)
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+size = (10, 0.45 * len(intervals) / 3 + 1.5)
+fig, axes = plt.subplots(1, 3, figsize=size, sharey=True)
 for ax, (name, part) in zip(axes, intervals.groupby("measure", sort=False), strict=True):
-    for y, row in enumerate(part.itertuples()):
-        _ = ax.plot([row.low, row.high], [y, y], color=COLOURS[row.method], lw=2)
-        _ = ax.plot(row.value, y, "o", color=COLOURS[row.method])
-    _ = ax.set(xlabel=f"{name} [%]")
-_ = axes[2].axvline(50, color="black", lw=0.8, ls="--")
-labels = [f"{r.backbone}, {figures.METHOD_NAMES[r.method]}" for r in part.itertuples()]
-_ = axes[0].set_yticks(range(len(part)), labels)
-_ = axes[0].set_ylim(len(part) - 0.5, -0.5)
+    labels = part["backbone"] + ", " + part["method"].map(figures.METHOD_NAMES)
+    figures.intervals(ax, part, labels, "value", color=part["method"].map(COLOURS).tolist())
+    ax.set(xlabel=f"{name} [%]")
+axes[2].axvline(50, color="black", lw=0.8, ls="--")
+fig.suptitle(f"Tested on {corpus}, 95 % intervals")
 figures.save(fig, "06-intervals", profile, intervals)
 
 # %% [markdown]
 # Dashed: always normal.
 #
-# ## Every method against cross-entropy
+# ## Paired tests against cross-entropy
 #
-# The difference in Score with its 95 % interval over patients and seeds, and two p values by swapping the two methods'
-# answers: **patient by patient** asks whether the difference between *these networks* could be luck of the patients
-# drawn, **seed by seed** whether the difference on *these patients* could be luck of the seeds. A method is better only
-# if both say so. That is why the last column takes the larger of the two, multiplied up by Holm's rule for as many
-# comparisons as there are rows: of twenty methods that are no better one reaches p = 0.05. Three seeds can't give less
-# than p = 0.25, ten not less than 0.002. A variant stands against its own method.
+# Is a method better than cross-entropy, or was it lucky? The table has the difference in Score with its 95 % interval,
+# and two p values. Each comes from swapping the two methods' answers:
+#
+# - **patient by patient**: could the difference between *these networks* be luck of the patients drawn?
+# - **seed by seed**: could the difference on *these patients* be luck of the seeds drawn?
+#
+# A method is better only if both p values are small. So the last column takes the larger of the two, and corrects it by
+# Holm's rule for the number of rows: of twenty methods that are no better, one reaches p = 0.05 by chance. Three seeds
+# can't give less than p = 0.25, ten not less than 0.002. A variant is compared with its own method.
 
 # %% tags=["nbval-ignore-output"]
-against = evaluation.contrasts(predictions).drop(columns="corpus")
-against["row"] = against["row"].map(results.shown)
-against.round({"difference": 2, "low": 2, "high": 2, "p patients": 4, "p seeds": 4, "p Holm": 3})
+contrasts = evaluation.contrasts(predictions)
+contrasts["row"] = contrasts["row"].map(results.shown)
+display.readable(contrasts, 2)
 
 # %% [markdown]
-# An interval that leaves out 0 beside a large p over seeds says that the patients agree about networks of which the
-# next seeds may think otherwise.
+# An interval that excludes 0 beside a large p over seeds: the patients agree about these networks, but networks of the
+# next seeds may differ.
 #
-# **Checked:** a method against itself gives p = 1; one that is right wherever cross-entropy was wrong gives less than
-# one in a thousand; and Holm's rule on three p values, by hand: the smallest times 3, the next times 2, never
-# decreasing.
+# **Checked:** a method against itself gives p = 1. One that is right wherever cross-entropy was wrong gives less than
+# one in a thousand.
 
 # %% tags=["check"]
-plain = compared[(compared["method"] == "ce") & (compared["backbone"] == compared["backbone"].iloc[0])]
-twin, perfect = plain.assign(method="twin"), plain.assign(method="perfect", predicted=plain["label"])
-assert evaluation.permutation_p(pd.concat([plain, twin]), "twin", "ce") == 1
-assert evaluation.permutation_p(pd.concat([plain, perfect]), "perfect", "ce") < 0.001
+ce = compared[(compared["method"] == "ce") & (compared["backbone"] == backbones[0])]
+twin, perfect = ce.assign(method="twin"), ce.assign(method="perfect", predicted=ce["label"])
+assert evaluation.permutation_p(pd.concat([ce, twin]), "twin", "ce") == 1
+assert evaluation.permutation_p(pd.concat([ce, perfect]), "perfect", "ce") < 0.001
+f"on {corpus}, the test separates no difference from a large one"
+
+# %% [markdown]
+# **Checked:** Holm's rule on three p values, by hand: the smallest times 3, the next times 2, never decreasing.
+
+# %% tags=["check"]
 assert np.allclose(evaluation.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
-"the tests know nothing from something"
 
 # %% [markdown]
-# ## What is confused with what
+# ## Confusion matrices
 #
-# Rows are the truth; numbers are shares of a row in percent, summed over seeds.
+# What is confused with what? Rows are the true class. Numbers are percent of a row, summed over seeds.
 
-# %% tags=["nbval-ignore-output"]
-backbones = list(compared["backbone"].unique())
-fig, axes = plt.subplots(len(backbones), 2, figsize=(7, 3.1 * len(backbones)), squeeze=False)
-counts = []
-for line, backbone in zip(axes, backbones, strict=True):
-    for ax, method in zip(line, ("ce", "qlung"), strict=True):
-        part = compared[(compared["backbone"] == backbone) & (compared["method"] == method)]
-        counted = evaluation.confusion(part["label"], part["predicted"])
-        table = pd.DataFrame(counted, CLASSES, CLASSES).rename_axis("true")
-        counts.append(table.assign(backbone=backbone, method=method))
-        share = 100 * counted / counted.sum(1, keepdims=True)
-        _ = ax.imshow(share, vmin=0, vmax=100, cmap="Blues")
-        _ = [ax.text(j, i, f"{share[i, j]:.0f}", ha="center", va="center",
-                     color="white" if share[i, j] > 60 else "black") for i in range(4) for j in range(4)]  # fmt: skip
-        _ = ax.set_xticks(range(4), CLASSES), ax.set_yticks(range(4), CLASSES)
-        _ = ax.set(title=f"{backbone}, {figures.METHOD_NAMES[method]}", xlabel="predicted", ylabel="true")
-        ax.grid(visible=False)
-figures.save(fig, "06-confusion", profile, pd.concat(counts).reset_index())
+# %%
+confusions = {}
+for (backbone, method), part in compared.groupby(["backbone", "method"], sort=False):
+    counts = evaluation.confusion(part["label"], part["predicted"])
+    confusions[backbone, method] = pd.DataFrame(counts, CLASSES, CLASSES).rename_axis("true")
+
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+size = (7, 3.1 * len(backbones) + 0.3)
+fig, axes = plt.subplots(len(backbones), 2, figsize=size, squeeze=False)
+for ax, ((backbone, method), counts) in zip(axes.flat, confusions.items(), strict=True):
+    percent = 100 * counts.div(counts.sum(axis=1), axis=0)
+    sns.heatmap(percent, vmin=0, vmax=100, cmap="Blues", annot=True, fmt=".0f", cbar=False, ax=ax)
+    ax.set(title=f"{backbone}, {figures.METHOD_NAMES[method]}", xlabel="predicted")
+    ax.tick_params(axis="y", rotation=0)
+fig.suptitle(f"Tested on {corpus}")
+table = pd.concat(confusions, names=["backbone", "method"]).reset_index()
+figures.save(fig, "06-confusion", profile, table)
 
 # %% [markdown]
-# ## Does it know when it is wrong?
+# ## Calibration
 #
-# A network that says 90 % should be right nine times of ten. Each dot holds the cycles of one band of confidence (all
-# seeds; none where there are fewer than ten), its area their number; below the dashed line a network is surer than it
-# is right. The linear head of cross-entropy learns its own scale; the angular one multiplies cosines by $s_a = 37$.
+# Does a network know when it is wrong? Of the answers with a confidence of 90 %, nine in ten should be right. Each dot
+# holds the cycles of one range of confidence (all seeds; none where there are fewer than ten). Its area is their
+# number. Below the dashed line a network is overconfident. **ECE**, the expected calibration error, is the mean
+# distance from that line.
+#
+# The linear head of cross-entropy learns its own scale. The angular one multiplies cosines by $s_a = 37$.
 
-# %% tags=["nbval-ignore-output"]
-per_seed = evaluation.measure_table(compared, ["backbone", "method", "seed"])
-fig, axes = plt.subplots(1, len(backbones), figsize=(3.7 * len(backbones) + 0.5, 3.9), sharey=True, squeeze=False)
-drawn = []
+# %%
+seeds = evaluation.measure_table(compared, ["backbone", "method", "seed"])
+ece = seeds.groupby(["backbone", "method"])["ECE"].agg(["mean", "std", "size"])
+tables = {
+    key: evaluation.reliability(part["label"], part[["p0", "p1", "p2", "p3"]])
+    for key, part in compared.groupby(["backbone", "method"], sort=False)
+}
+bins = pd.concat(tables, names=["backbone", "method"]).reset_index([0, 1])
+
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+size = (3.7 * len(backbones) + 0.7, 4.1)
+fig, axes = plt.subplots(1, len(backbones), figsize=size, sharey=True, squeeze=False)
 for ax, backbone in zip(axes[0], backbones, strict=True):
-    _ = ax.plot([0, 100], [0, 100], "--", color="black", lw=0.8)
-    for method, colour in COLOURS.items():
-        own = compared[(compared["backbone"] == backbone) & (compared["method"] == method)]
-        bins = evaluation.reliability(own["label"], own[["p0", "p1", "p2", "p3"]])
-        ece = per_seed[(per_seed["backbone"] == backbone) & (per_seed["method"] == method)]["ECE"]
-        label = f"{figures.METHOD_NAMES[method]}, ECE {ece.mean():.0f} ± {ece.std():.0f}"
-        drawn.append(bins.assign(backbone=backbone, method=method))
-        bins = bins[bins["n"] >= 10]
-        _ = ax.plot(bins["confidence"], bins["accuracy"], color=colour, lw=1, alpha=0.6)
-        _ = ax.scatter(bins["confidence"], bins["accuracy"], 400 * bins["n"] / len(own), color=colour, label=label)
-    _ = ax.set(xlabel="confidence [%]", xlim=(20, 103), ylim=(0, 103), title=f"{backbone} ({ece.size} seeds)")
-    for handle in ax.legend(loc="lower right").legend_handles:
-        _ = handle.set_sizes([30])
-_ = axes[0, 0].set_ylabel("of these, right [%]")
-figures.save(fig, "06-reliability", profile, pd.concat(drawn))
+    part = bins[(bins["backbone"] == backbone) & (bins["n"] >= 10)]
+    drawn = {"x": "confidence", "y": "accuracy", "hue": "method", "palette": COLOURS, "ax": ax}
+    sns.lineplot(part, alpha=0.6, lw=1, **drawn)
+    sns.scatterplot(part, size="n", sizes=(15, 220), legend=False, **drawn)
+    ax.plot([0, 100], [0, 100], "--", color="black", lw=0.8)
+    ax.set(xlabel="confidence [%]", ylabel="accuracy [%]", xlim=(20, 103), ylim=(0, 103))
+    ax.set_title(f"{backbone} on {corpus}, {ece.loc[backbone, 'size'].iloc[0]} seeds")
+    for text in ax.get_legend().get_texts():
+        name, (mean, sd, _) = text.get_text(), ece.loc[(backbone, text.get_text())]
+        text.set_text(f"{figures.METHOD_NAMES[name]}, ECE {mean:.0f} ± {sd:.0f}")
+figures.save(fig, "06-reliability", profile, bins)
 
 # %% [markdown]
-# Confidence can be repaired afterwards without touching an answer: dividing every logit by one number, chosen on held
-# out training patients, moves the dots sideways and leaves Sp, Se and Score as they are.
+# Confidence can be repaired afterwards without changing an answer. Dividing every logit by one number, chosen on
+# held-out training patients, moves the dots sideways and leaves Sp, Se and Score as they are.
 #
-# ## Angles, class by class
+# ## Angles between classes and prototypes
 #
-# Claim C6 says classes become more compact and further apart. Three angles for every class: a cycle's angle to its own
-# prototype (smaller is more compact), how much further away the nearest other prototype is (below 0: mostly wrong), and
-# from prototype to nearest prototype. Four directions can be 109.5° from each other and no more. Cross-entropy decides
-# by a linear head with a bias and lengths, so that its angles tell only part of how it decides.
+# Claim C6 says that classes become more compact and further apart. A [prototype](../docs/glossary.md) is the direction
+# of a class in the classifier. There are three angles per class:
+#
+# - `target`: from a cycle to the prototype of its class. Smaller is more compact.
+# - `separation`: how much further away the nearest other prototype is. Below 0, a cycle is misclassified by angle.
+# - `between`: from the class's prototype to the nearest other one. Four directions can all be 109.5° apart, no more.
+#
+# Cross-entropy decides by a linear head with a bias and with lengths, so that its angles describe its decisions only in
+# part.
+
+# %%
+shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
+models = {name: experiments.load_models(profile, compared, name) for name in backbones}
+
+
+# %%
+def between_prototypes(row):
+    """Angle from each class's prototype to the nearest other one, of one run."""
+    prototypes = models[row.backbone][row.method, row.seed].classifier.prototypes.detach()
+    unit = torch.nn.functional.normalize(prototypes, dim=1)
+    angles = geometry.prototype_angles(unit)
+    return pd.DataFrame({"run": row.run, "class": CLASSES, "between": angles})
+
 
 # %% tags=["nbval-ignore-output"]
-shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
-networks = {name: experiments.load_models(profile, compared, name) for name in backbones}
-between = []
-for (backbone, method, seed, run), _ in shapes.groupby(["backbone", "method", "seed", "run"], sort=False):
-    prototypes = networks[backbone][method, seed].classifier.prototypes.detach()
-    nearest = geometry.prototype_angles(torch.nn.functional.normalize(prototypes, dim=1))
-    between += [{"run": run, "class": name, "between": angle} for name, angle in zip(CLASSES, nearest, strict=True)]
-shapes = shapes.merge(pd.DataFrame(between), on=["run", "class"], validate="one_to_one")
-angles = ["own", "separation", "between"]
-table = shapes.pivot_table(angles, ["backbone", "class"], "method", sort=False)[angles]
+runs = shapes.drop_duplicates("run").itertuples()
+between = pd.concat([between_prototypes(row) for row in runs])
+shapes = shapes.merge(between, on=["run", "class"], validate="one_to_one").assign(corpus=corpus)
+angles = ["target", "separation", "between"]
+table = shapes.pivot_table(angles, ["corpus", "backbone", "class"], "method", sort=False)[angles]
 table.reindex(CLASSES, level="class").round(1)
 
-# %% tags=["nbval-ignore-output"]
-titles = {"own": "to the own prototype", "separation": "nearest other minus own", "between": "between prototypes"}
-fig, axes = plt.subplots(len(backbones), 3, figsize=(10, 2.5 * len(backbones) + 0.5), squeeze=False, sharex=True)
-for line, backbone in zip(axes, backbones, strict=True):
-    for ax, (angle, title) in zip(line, titles.items(), strict=True):
-        for shift, (method, colour) in zip((-0.15, 0.15), COLOURS.items(), strict=True):
-            own = shapes[(shapes["backbone"] == backbone) & (shapes["method"] == method)]
-            x = own["class"].map(CLASSES.index) + shift
-            _ = ax.plot(x, own[angle], "o", ms=4, mec="none", alpha=0.45, color=colour)
-            mean = own.assign(x=x).groupby("x")[angle].mean()
-            _ = ax.plot(mean.index, mean, "_", ms=15, mew=2, color=colour, label=figures.METHOD_NAMES[method])
-        level = {"separation": 0, "between": 109.47}.get(angle)
-        _ = ax.axhline(level, color="black", lw=0.8, ls="--") if level is not None else None
-        _ = ax.set(title=f"{backbone}: {title}"), ax.set_xticks(range(4), CLASSES)
-    _ = line[0].set_ylabel("angle [°]")
-_ = fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+named = shapes.replace({"method": figures.METHOD_NAMES})
+limits = {"separation": 0, "between": 109.47}
+titles = ["to the target prototype", "separation", "between prototypes"]
+size = (10, 2.5 * len(backbones) + 0.8)
+fig, axes = plt.subplots(len(backbones), 3, figsize=size, squeeze=False, sharex=True)
+for (i, j), ax in np.ndenumerate(axes):
+    drawn = {"x": "class", "y": angles[j], "hue": "method", "palette": PALETTE, "order": CLASSES,
+             "data": named[named["backbone"] == backbones[i]], "ax": ax}  # fmt: skip
+    sns.stripplot(**drawn, dodge=True, alpha=0.45, size=4, legend=False)
+    sns.pointplot(**drawn, dodge=0.4, errorbar=None, linestyle="none", marker="_",
+                  markersize=14, legend=not (i or j))  # fmt: skip
+    if angles[j] in limits:
+        ax.axhline(limits[angles[j]], color="black", lw=0.8, ls="--")
+    ax.set(title=f"{backbones[i]}: {titles[j]}", xlabel="", ylabel="" if j else "angle [°]")
+fig.suptitle(f"Angles on {corpus}")
 figures.save(fig, "06-angles", profile, shapes.drop(columns="run"))
 
 # %% [markdown]
-# A dot is a seed, a bar the mean. Dashed: as far from one's own as from another; and the furthest that four prototypes
-# can be apart.
+# One dot per seed; the bar is the mean. Dashed: as far from the target as from another prototype; and the largest angle
+# that four prototypes can have to each other.
 #
-# Prototypes belong to the classifier. What the encoder made of the classes shows without it: a class's **centroid** is
-# the direction of the mean of its embeddings. Mean over seeds (at most three a backbone) of a test cycle's angle to its
-# class's centroid, and of each centroid's angle to the nearest other one. Compact and apart would be small and large.
+# ## Angles between class centroids
+#
+# Prototypes belong to the classifier. What the encoder made of the classes shows without it. A class's **centroid** is
+# the direction of the mean of its embeddings. The table has a test cycle's angle to the centroid of its class, and each
+# centroid's angle to the nearest other one; mean over seeds (at most three per backbone). Compact and apart would be
+# small and large.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 rows = []
 for backbone in backbones:
-    for (method, seed), network in networks[backbone].items():
+    for (method, seed), network in models[backbone].items():
         if seed < 3:
-            found = geometry.centroid_angles(model.embeddings(network, test), test.events["label"].to_numpy())
-            rows.append(found.assign(backbone=backbone, method=method, seed=seed))
-centroids = pd.concat(rows)
-angles = ["own", "between"]
-centroids.pivot_table(angles, ["backbone", "class"], "method", sort=False)[angles].round(1)
+            embeddings = model.embeddings(network, test)
+            table = geometry.centroid_angles(embeddings, test.events["label"].to_numpy())
+            rows.append(table.assign(corpus=corpus, backbone=backbone, method=method))
+
+# %% tags=["nbval-ignore-output"]
+angles = ["target", "between"]
+keys = ["corpus", "backbone", "class"]
+pd.concat(rows).pivot_table(angles, keys, "method", sort=False)[angles].round(1)
 
 # %% [markdown]
-# An angle between centroids that is smaller than the cycles' own angles to them says that classes overlap, whatever the
+# Where the centroids are closer to each other than the cycles are to their centroid, the classes overlap, whatever the
 # margin on the training clips was.
 #
-# ## Device by device
+# ## Scores per device
 #
-# Devices differ in band and gain, and not every device was in the training part equally. A score that is good on one
+# Devices differ in band and gain, and not every device was equally present in training. A score that is good on one
 # device only is a score of that device.
 
 # %% tags=["nbval-ignore-output"]
-device = evaluation.score_table(compared, ["backbone", "method", "device", "seed"])
-device = device.groupby(["backbone", "method", "device"], sort=False)[["n", "Sp", "Se", "Score"]].mean()
-device.round(1).reset_index()
+keys = ["corpus", "backbone", "method", "device"]
+scores = evaluation.score_table(compared, [*keys, "seed"])
+scores.groupby(keys, sort=False)[["n", "Sp", "Se", "Score"]].mean().round(1).reset_index()
 
 # %% [markdown]
-# ## Poor audio, good audio
+# ## Scores by audio quality
 #
-# Claim C7: QLung is robust where the audio is poor. Score in thirds of AQS (computed on the test clips only to sort
-# them; the model never sees it).
+# Claim C7: QLung is robust where the audio is poor. Here is the Score in thirds of the audio-quality score (AQS). It is
+# computed on the test clips only to sort them; the model never sees it.
 
 # %% tags=["nbval-ignore-output"]
-thirds = compared.assign(third=pd.qcut(compared["aqs"].rank(method="dense"), 3, labels=["low", "middle", "high"]))
-by_quality = evaluation.score_table(thirds.astype({"third": str}), ["backbone", "method", "third", "seed"])
-by_quality = by_quality.groupby(["backbone", "method", "third"], sort=False)[["n", "Score"]].agg(["mean", "std"])
-by_quality[[("n", "mean"), ("Score", "mean"), ("Score", "std")]].round(1).reset_index()
+ranks = compared["aqs"].rank(method="dense")
+names = ["low", "middle", "high"]
+thirds = compared.assign(AQS=pd.qcut(ranks, 3, labels=names).astype(str))
+keys = ["corpus", "backbone", "method", "AQS"]
+scores = evaluation.score_table(thirds, [*keys, "seed"]).groupby(keys, sort=False)
+table = scores["Score"].agg(["mean", "std"]).assign(n=scores["n"].mean())
+table.round(1).reset_index()
 
 # %% [markdown]
-# ## And if the audio gets worse?
+# ## Sensitivity to degradation
 #
-# Thirds of AQS differ in patients, devices and classes, too. Damage that is added to the same cycles differs in nothing
-# else: white noise below 2 kHz, clipping, and a band limit, in five steps each (notebook 02 hears them). The finished
-# networks of one backbone, the cheapest, are asked; none of them ever heard such damage.
+# What happens if the audio gets worse? Thirds of AQS differ in patients, devices and classes, too. A degradation that
+# is added to the same cycles differs in nothing else. There are three kinds, with five severity levels each: white
+# noise below 2 kHz (its amount is the signal-to-noise ratio, SNR), clipping, and a band limit. Notebook 02 lets you
+# listen to them. The finished networks of one backbone, the cheapest, predict the degraded cycles. None was trained on
+# such audio.
 
 # %%
-backbone = next(name for name in ("mn04_frozen", "cnn", "mn04", "ast", "clap") if name in set(backbones))
-ladders = {kind: degrade.SEVERITIES[kind] for kind in ("noise", "clipping", "lowpass")}
-heard = model.predict_degraded(networks[backbone], test, ladders)
-print(f"{backbone}: {heard.groupby(['method', 'seed']).ngroups} networks, {len(test.events)} cycles")
+cheapest_first = ("mn04_frozen", "cnn", "mn04", "ast", "clap")
+backbone = next(name for name in cheapest_first if name in backbones)
+severities = {kind: degrade.SEVERITIES[kind] for kind in ("noise", "clipping", "lowpass")}
+degraded = model.predict_degraded(models[backbone], test, severities)
+n = degraded.groupby(["method", "seed"]).ngroups
+print(f"{backbone} on {corpus}: {n} networks, {len(test.events)} cycles")
 
 # %% [markdown]
-# **Checked:** undamaged, they answer as their runs say.
+# **Checked:** on the original cycles, the networks predict what their runs recorded.
 
 # %% tags=["check"]
 keys = ["method", "seed", "event_id"]
-plain = heard[heard["step"] == 0].merge(compared[compared["backbone"] == backbone], on=keys, validate="one_to_one")
-assert len(plain) == len(heard[heard["step"] == 0])
-assert (plain["predicted_x"] == plain["predicted_y"]).mean() > 0.999
-"the networks answer as their runs say"
+original = degraded[degraded["severity"] == 0]
+recorded = compared[compared["backbone"] == backbone]
+pair = original.merge(recorded, on=keys, validate="one_to_one")
+assert len(pair) == len(original) == len(recorded)
+assert (pair["predicted_x"] == pair["predicted_y"]).mean() > 0.999
+f"on {corpus}, the networks predict what their runs recorded"
 
-# %% tags=["nbval-ignore-output"]
+
+# %%
+def at_severity(part, measure):
+    """A measure of both methods and of their difference, with intervals."""
+    draws = evaluation.bootstrap(part, measure)
+    draws["QLung - CE"] = draws["qlung"] - draws["ce"]
+    return with_interval(draws)
+
+
+# %%
 rows = []
-for (kind, step, amount), part in heard.groupby(["kind", "step", "amount"], sort=False, dropna=False):
-    for name in ("Score", "Sp", "Se"):
-        draws = evaluation.bootstrap(part, name)
-        draws["QLung - CE"] = draws["qlung"] - draws["ce"]
-        low, high = draws.iloc[1:].quantile([0.025, 0.975]).to_numpy()
-        rows += [(kind, step, amount, name, m, draws[m].iloc[0], low[k], high[k]) for k, m in enumerate(draws)]
-curves = pd.DataFrame(rows, columns=["kind", "step", "amount", "measure", "method", "value", "low", "high"])
-curves.pivot_table("value", ["kind", "step"], ["measure", "method"], sort=False).round(1)
+levels = degraded.groupby(["kind", "severity", "amount"], sort=False, dropna=False)
+for (kind, severity, amount), part in levels:
+    for measure in ("Score", "Sp", "Se"):
+        table = at_severity(part, measure).assign(kind=kind, severity=severity, amount=amount)
+        rows.append(table.assign(corpus=corpus, measure=measure))
+curves = pd.concat(rows).reset_index()
 
 # %% tags=["nbval-ignore-output"]
-fig, axes = plt.subplots(1, 3, figsize=(10, 3.3), sharey=True)
-scores = curves[curves["measure"] == "Score"]
-for ax, (kind, (unit, amounts)) in zip(axes, ladders.items(), strict=True):
+keys = ["corpus", "kind", "severity"]
+curves.pivot_table("value", keys, ["measure", "method"], sort=False).round(1)
+
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.5), sharey=True)
+for ax, (kind, (unit, amounts)) in zip(axes, severities.items(), strict=True):
     for method, colour in COLOURS.items():
-        own = scores[(scores["method"] == method) & scores["kind"].isin(["none", kind])]
-        _ = ax.plot(own["step"], own["value"], "o-", ms=4, color=colour, label=figures.METHOD_NAMES[method])
-        _ = ax.fill_between(own["step"], own["low"], own["high"], color=colour, alpha=0.12, lw=0)
-    _ = ax.axhline(50, color="black", lw=0.8, ls="--")
-    _ = ax.set_xticks(range(6), ["none", *(f"{amount:g}" for amount in amounts)])
-    _ = ax.set(xlabel=unit, title=kind)
-_ = axes[0].set_ylabel("Score [%]")
-_ = fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
-figures.save(fig, "06-damage", profile, curves)
+        drawn = curves[(curves["measure"] == "Score") & (curves["method"] == method)]
+        drawn = drawn[drawn["kind"].isin(["none", kind])]
+        ax.plot(drawn["severity"], drawn["value"], "o-", ms=4, color=colour, label=method)
+        band = drawn["low"], drawn["high"]
+        ax.fill_between(drawn["severity"], *band, color=colour, alpha=0.12, lw=0)
+    ax.axhline(50, color="black", lw=0.8, ls="--")
+    ax.set_xticks(range(6), ["none", *(f"{amount:g}" for amount in amounts)])
+    ax.set(xlabel=unit, ylabel="Score [%]", title=f"{kind}, {backbone} on {corpus}")
+fig.legend(axes[0].get_lines()[:2], list(PALETTE), loc="outside lower right", ncols=2)
+figures.save(fig, "06-degradation", profile, curves)
 
 # %% [markdown]
-# Bands: 95 % over patients and seeds; dashed: always normal. A Score that ends there has stopped listening: Sp and Se
-# in the table tell whether everything became normal or everything abnormal.
+# Bands: 95 % over patients and seeds; dashed: always normal. Where the Score ends at 50, the network no longer
+# discriminates. Sp and Se in the table say whether everything became normal or everything abnormal.
 #
 # ## What we found
 #
-# Read the intervals before the means: with this many patients a difference of two or three points in Score, the size
-# of the effects in question, is within what another draw of patients would give, and what patients can't overturn
-# other seeds can. The confusion matrices and the two-class columns tell which sound is missed and which is only
-# misnamed, two errors that Se counts alike and a physician would not. A method's Score says nothing about whether its
-# confidence can be trusted, nor do its angles say by themselves that it is right more often.
+# - Read the intervals before the means. With this many patients, a difference of two or three points in Score (the size
+#   of the effects in question) is within what another draw of patients would give. Other seeds can overturn what
+#   patients can't.
+# - The confusion matrices and the two-class columns show which sound is missed and which is only given the wrong name.
+#   Se counts the two errors alike; a physician would not.
+# - A method's Score says nothing about whether its confidence can be trusted. Nor do its angles, by themselves, say
+#   that it is right more often.
 #
 # ## Try next
 #
 # - Leave out the patients who are on both sides of the split (notebook 01): does the order of the methods change?
 # - Divide the logits (`log p`) by 2 and by 0.5: what happens to ECE, AUROC and Score, and why to only one of them?
 # - How many seeds would a difference as large as QLung's need to reach p = 0.05 over seeds, at best?
+#
+# Previous: [Ablate the margins](05_ablate_margins.ipynb) ·
+# Next: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) · [Glossary](../docs/glossary.md)
