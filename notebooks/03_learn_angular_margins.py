@@ -164,7 +164,7 @@ def legend_below(fig, ax, title):
 
 # %% jupyter={"source_hidden": true}
 ARROWS = {"cmap": "viridis_r", "scale": 19, "width": 0.008}
-fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.7), sharex=True, sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(8.8, 3.4), sharex=True, sharey=True)
 for ax, (name, field) in zip(axes, fields.items(), strict=True):
     size = field.norm(dim=1)
     arrows = ax.quiver(*points.T, *(field.T / size), size, clim=(0, 3), **ARROWS)
@@ -756,7 +756,7 @@ for name, (encoder, _) in sphere.items():
 sphere_points = stacked(tables, "loss")
 
 # %% jupyter={"source_hidden": true} tags=["nbval-ignore-output"]
-fig, axes = plt.subplots(1, 3, figsize=(9.6, 3.8), subplot_kw={"projection": "3d"})
+fig, axes = plt.subplots(1, 3, figsize=(8.8, 3.5), subplot_kw={"projection": "3d"})
 turn = np.linspace(0, 2 * math.pi, 60)
 ring = np.stack([np.cos(turn), np.sin(turn), 0 * turn])
 for ax, (name, table) in zip(axes, sphere_points.groupby("loss", sort=False), strict=True):
