@@ -40,6 +40,9 @@
 profile: str = "demo"
 data: str = ""
 
+# %% [markdown]
+# The setup: imports, then a fixed seed, the predictions, and the test clips.
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
@@ -303,6 +306,10 @@ shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
 models = {name: experiments.load_models(profile, compared, name) for name in backbones}
 
 
+# %% [markdown]
+# `target` and `separation` come from the predictions. `between` needs the classifiers of the finished networks.
+
+
 # %%
 def between_prototypes(row):
     """Angle from each class's prototype to the nearest other one, of one run."""
@@ -420,6 +427,10 @@ pair = original.merge(recorded, on=keys, validate="one_to_one")
 assert len(pair) == len(original) == len(recorded)
 assert (pair["predicted_x"] == pair["predicted_y"]).mean() > 0.999
 f"on {corpus}, the networks predict what their runs recorded"
+
+
+# %% [markdown]
+# What does each severity level cost? As above, with intervals, and for the difference of the two methods, too.
 
 
 # %%

@@ -245,6 +245,9 @@ assert len(pair) == len(recorded)
 assert (pair["predicted"] == pair["predicted before"]).mean() > 0.999
 f"on {ood_name}, the networks predict what their runs recorded"
 
+# %% [markdown]
+# The narrow construction, the train part, and both together:
+
 # %%
 parts = {
     "inter_test": ["inter_test"],
