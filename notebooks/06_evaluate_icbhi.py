@@ -254,8 +254,8 @@ figures.save(fig, "06-confusion", profile, table)
 # ## Calibration
 #
 # Does a network know when it is wrong? Of the answers with a confidence of 90 %, nine in ten should be right. Each dot
-# holds the cycles of one range of confidence (all seeds; none where there are fewer than ten). Its area is their
-# number. Below the dashed line a network is overconfident. **ECE**, the expected calibration error, is the mean
+# holds the cycles of one range of confidence (all seeds; none where there are fewer than ten). A larger dot holds more
+# cycles. Below the dashed line a network is overconfident. **ECE**, the expected calibration error, is the mean
 # distance from that line.
 #
 # The linear head of cross-entropy learns its own scale. The angular one multiplies cosines by $s_a = 37$.

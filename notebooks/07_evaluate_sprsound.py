@@ -56,7 +56,8 @@ from qlung.training import experiments, predict, profiles
 # %%
 torch.manual_seed(0)
 figures.use_style()
-in_name, ood_name = profiles.load_profile(profile).names
+study = profiles.load_profile(profile)
+in_name, ood_name = study.train_on, next(name for name in study.names if "sprsound" in name)
 predictions = experiments.load_predictions(profile, data)
 ood = predictions[predictions["corpus"] == ood_name]
 sprsound = profiles.open_corpora(profile, data)[ood_name]
