@@ -35,6 +35,9 @@ method: str = ""
 seed: int = -1
 table: str = ""
 
+# %% [markdown]
+# The setup of every notebook: imports, then a fixed seed, the figures' style, and the corpora of the profile.
+
 # %%
 import json
 

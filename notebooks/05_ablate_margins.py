@@ -30,6 +30,9 @@
 profile: str = "demo"
 data: str = ""
 
+# %% [markdown]
+# Only this notebook and notebook 04 train. Runs that are there already are reused.
+
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -101,11 +104,18 @@ def step_table(predictions, steps):
     ])  # fmt: skip
 
 
+# %% [markdown]
+# Measured on this profile, per backbone:
+
 # %% tags=["nbval-ignore-output"]
 parts = trained_on.groupby(["corpus", "backbone"], sort=False)
 tables = {key: step_table(part, PAPER) for key, part in parts}
 differences = pd.concat(tables, names=["corpus", "backbone"]).reset_index([0, 1])
 display.readable(differences, 2)
+
+
+# %% [markdown]
+# The same as a figure. On the black line a step changes nothing.
 
 
 # %%
@@ -188,6 +198,9 @@ real = {
 }
 real = {encoder: table[table["corpus"] == "icbhi"] for encoder, table in real.items()}
 
+# %% [markdown]
+# First the scores. Each ± is a standard deviation over seeds.
+
 # %%
 table_3 = ["ce", "angular", "fixed", "quality", "class", "qlung"]
 rows = []
@@ -268,6 +281,9 @@ columns = ["source", "backbone", "method", "corpus", "difference", "low", "high"
 sources = sources.sort_values(columns[:4], kind="stable")
 display.readable(sources[columns])
 
+# %% [markdown]
+# The two encoders are looked at apart, the frozen one with its eight sources first.
+
 # %%
 frozen = sources[sources["backbone"] == "mn04_frozen"]
 fine_tuned = sources[sources["backbone"] == "mn04"]
@@ -330,6 +346,9 @@ figures.save(fig, "05-sensitivity", profile, moved)
 # %%
 by_chance = f"by chance one in twenty would: {len(moved) / 20:.1f}"
 f"{excludes_0.sum()} of {len(moved)} intervals exclude 0; {by_chance}"
+
+# %% [markdown]
+# Those that do:
 
 # %%
 columns = ["row", "against", "difference", "low", "high"]

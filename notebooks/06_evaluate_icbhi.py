@@ -36,6 +36,9 @@
 profile: str = "demo"
 data: str = ""
 
+# %% [markdown]
+# The setup: imports, then a fixed seed, the predictions, and the test clips.
+
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
@@ -247,8 +250,8 @@ figures.save(fig, "06-confusion", profile, table)
 # ## Calibration
 #
 # Does a network know when it is wrong? Of the answers with a confidence of 90 %, nine in ten should be right. Each dot
-# holds the cycles of one range of confidence (all seeds; none where there are fewer than ten). Its area is their
-# number. Below the dashed line a network is overconfident. **ECE**, the expected calibration error, is the mean
+# holds the cycles of one range of confidence (all seeds; none where there are fewer than ten). A larger dot holds more
+# cycles. Below the dashed line a network is overconfident. **ECE**, the expected calibration error, is the mean
 # distance from that line.
 #
 # The linear head of cross-entropy learns its own scale. The angular one multiplies cosines by $s_a = 37$.
@@ -297,6 +300,10 @@ figures.save(fig, "06-reliability", profile, bins)
 # %%
 shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
 models = {name: experiments.load_models(profile, compared, name) for name in backbones}
+
+
+# %% [markdown]
+# `target` and `separation` come from the predictions. `between` needs the classifiers of the finished networks.
 
 
 # %%
@@ -416,6 +423,10 @@ pair = original.merge(recorded, on=keys, validate="one_to_one")
 assert len(pair) == len(original) == len(recorded)
 assert (pair["predicted_x"] == pair["predicted_y"]).mean() > 0.999
 f"on {corpus}, the networks predict what their runs recorded"
+
+
+# %% [markdown]
+# What does each severity level cost? As above, with intervals, and for the difference of the two methods, too.
 
 
 # %%

@@ -52,7 +52,8 @@ from qlung.training import experiments, predict, profiles
 # %%
 torch.manual_seed(0)
 figures.use_style()
-in_name, ood_name = profiles.load_profile(profile).names
+study = profiles.load_profile(profile)
+in_name, ood_name = study.train_on, next(name for name in study.names if "sprsound" in name)
 predictions = experiments.load_predictions(profile, data)
 ood = predictions[predictions["corpus"] == ood_name]
 sprsound = profiles.open_corpora(profile, data)[ood_name]
@@ -240,6 +241,9 @@ pair = predict_all(test).merge(before, on=keys, validate="one_to_one", suffixes=
 assert len(pair) == len(recorded)
 assert (pair["predicted"] == pair["predicted before"]).mean() > 0.999
 f"on {ood_name}, the networks predict what their runs recorded"
+
+# %% [markdown]
+# The narrow construction, the train part, and both together:
 
 # %%
 parts = {

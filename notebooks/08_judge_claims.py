@@ -80,6 +80,9 @@ verdicts = claims.judge(profile, predictions)
 verdicts = verdicts if study.recorded else verdicts.drop(columns="paper")
 display.prose(verdicts.replace("-", "–"), "verdicts")
 
+# %% [markdown]
+# The same as a figure, for the claims about Score:
+
 # %%
 measured = [
     claims.measure(claim, predictions).assign(claim=claim["id"])
@@ -142,6 +145,9 @@ def ranking(part):
         "first": figures.METHOD_NAMES[first[0]], "first [% of draws]": share[first[0]],
     })  # fmt: skip
 
+
+# %% [markdown]
+# The ranking of every corpus and encoder:
 
 # %%
 methods = committed[~committed["method"].str.contains(" ")]
@@ -303,9 +309,16 @@ ratio = power["sd over patients"] / (power["sd over seeds"] / np.sqrt(5))
 assert 0.5 < ratio.median() < 2
 assert on_icbhi["patient_id"].nunique() == 33
 
+# %% [markdown]
+# And with unlimited patients, how many paired seeds would the fine-tuned encoder need?
+
 # %%
 needed = (1.96 * tuned["sd over seeds"] / tuned["paper"]) ** 2
 np.ceil(needed).rename("seeds needed with unlimited patients").astype(int).to_dict()
+
+
+# %% [markdown]
+# How does the interval narrow with more patients, for five seeds and for twenty?
 
 
 # %%
@@ -375,6 +388,9 @@ def median_ms(function, repeats: int = 5) -> float:
         times.append(1000 * (time.perf_counter() - started))
     return sorted(times[1:])[repeats // 2]  # the first call warms up
 
+
+# %% [markdown]
+# A batch of noise is enough, since only time is measured.
 
 # %%
 wave = 0.1 * torch.randn(16, 8 * 16000)
