@@ -33,11 +33,8 @@ class SmallCNN(nn.Module):
         layers, before = [], 1
         for width, stride in ((16, 4), (32, 2), (64, 2), (64, 2)):
             kernel = 5 if stride == 4 else 3
-            layers += [
-                nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(),
-            ]
+            convolution = nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False)
+            layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
             before = width
         self.features = nn.Sequential(*layers)
 
@@ -158,8 +155,8 @@ class Projector(nn.Module):
     def __init__(self):
         super().__init__()
         self.front_end = Embedded("mn04_embedding", 32000)
-        self.layers = nn.Sequential(nn.LayerNorm(384), nn.Linear(384, 256), nn.ReLU(), nn.Dropout(0.2))
-        self.layers.append(nn.Linear(256, self.dim))
+        hidden = [nn.LayerNorm(384), nn.Linear(384, 256), nn.ReLU(), nn.Dropout(0.2)]
+        self.layers = nn.Sequential(*hidden, nn.Linear(256, self.dim))
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, 384] -> [B, 128]."""
@@ -262,9 +259,7 @@ def mn04_weights() -> Path:
             accepted = path.with_name(f"{path.name}.accepted-sha256")  # `qlung data fetch weights --accept-sha256`
             expected = [MN04_SHA256] + ([accepted.read_text(encoding="utf-8").strip()] if accepted.is_file() else [])
             if digest not in expected:
-                raise WeightsError(
-                    f"'{path}' has sha256 {digest}, expected {MN04_SHA256}: delete it and fetch it again."
-                )
+                raise WeightsError(f"'{path}' has sha256 {digest}, not {MN04_SHA256}: delete it and fetch it again.")
             return path
     raise WeightsError(
         f"mn04 needs its AudioSet weights: run `qlung data fetch weights`, or put {MN04_URL} at '{named / MN04_FILE}'."

@@ -94,7 +94,7 @@ def test_missing_weights_are_an_error_that_names_the_command(monkeypatch, tmp_pa
     with pytest.raises(WeightsError, match="qlung data fetch weights"):
         backbones.build_backbone("mn04")
     (tmp_path / backbones.MN04_FILE).write_bytes(b"something else")
-    with pytest.raises(WeightsError, match="expected 899a8c62"):
+    with pytest.raises(WeightsError, match="not 899a8c62"):
         backbones.build_backbone("mn04")
 
 
