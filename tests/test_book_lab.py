@@ -41,7 +41,8 @@ def server(project):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = ["--config=.jupyter/jupyter_lab_config.py", "--allow-root", "--no-browser", f"--port={port}",
-             "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True", "--ServerApp.port_retries=0"]  # fmt: skip
+             "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True",
+             "--ServerApp.port_retries=0"]  # fmt: skip
     env = os.environ | {"PYTHONPATH": str(project)}
     with open(project.parent / "log", "w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "jupyterlab", *flags]
@@ -74,9 +75,10 @@ def save(server: str, name: str, change=lambda book: None) -> None:
     book["metadata"] |= IN_LAB
     for cell in book["cells"]:
         cell["metadata"] = {"trusted": True, "editable": True} | cell["metadata"]
-        for output in [output for output in cell.get("outputs", []) if output["output_type"] == "stream"]:
-            lines = "".join(output["text"]).splitlines(keepends=True)
-            cell["outputs"] = [output | {"text": line} for line in lines] if len(cell["outputs"]) == 1 else cell["outputs"]
+        outputs = cell.get("outputs", [])
+        if [output["output_type"] for output in outputs] == ["stream"]:  # a slow kernel's prints come one by one
+            lines = "".join(outputs[0]["text"]).splitlines(keepends=True)
+            cell["outputs"] = [outputs[0] | {"text": line} for line in lines]
     change(book)
     answer = requests.put(f"{server}/{name}", json={"type": "notebook", "format": "json", "content": book}, timeout=60)
     assert answer.ok, answer.text

@@ -168,7 +168,8 @@ def test_everything_that_is_imported_is_declared():
 
 
 def test_environment_files_agree():
-    lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (paths.ROOT / "requirements.lock").read_text(encoding="utf-8"), re.M))
+    lock = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8")
+    lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", lock, re.M))
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = project["dependencies"] + [row for rows in project["optional-dependencies"].values() for row in rows]
     for row in declared:
@@ -298,7 +299,8 @@ def test_reproduce_writes_a_results_page_and_reuses_what_has_not_changed(small_b
     assert "not testable here: needs PROFILE=paper" in page
     assert reproduce.reproduce("demo")[0]["what"].tolist() == ["reused", "reused"]
     notebook = small_book / "notebooks" / "00_one.ipynb"
-    notebook.write_text(notebook.read_text(encoding="utf-8").replace('data: str = \\"\\"', 'data: str = \\"\\"  # changed'))
+    text = notebook.read_text(encoding="utf-8")
+    notebook.write_text(text.replace('data: str = \\"\\"', 'data: str = \\"\\"  # changed'), encoding="utf-8")
     assert reproduce.reproduce("demo")[0]["what"].tolist() == ["reused", "ran"]
     assert "100 %" in capsys.readouterr().out  # not a terminal: plain lines
 

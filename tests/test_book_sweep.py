@@ -69,7 +69,7 @@ def start(home: Path) -> subprocess.Popen:
 def wait_for(home: Path, what: str, count: int, driver: subprocess.Popen) -> list[list[str]]:
     """Lines of the log once ``count`` of them begin with ``what``."""
     for _ in range(1200):
-        lines = [line.split() for line in (home / "log").read_text(encoding="utf-8").splitlines()] if (home / "log").is_file() else []
+        lines = wait_for_all(home) if (home / "log").is_file() else []
         found = [line for line in lines if line[0] == what]
         if len(found) >= count:
             return found
