@@ -1,10 +1,10 @@
 """A simulated run over very much audio: many small shards through Dask, some lost on the way, none done twice.
 
-    python benchmarks/shards.py [shards] [clips a shard]
+    python benchmarks/shards.py [shards] [clips per shard]
 
 Each shard is made from its number (noise with a breath's rhythm), scored as every clip of this companion is, and
 written as one Parquet file named by the hash of its input. The plan is run twice, the first time with a worker killed
-half-way; the second time nothing is left to do. Prints JSON: what scoring takes, and everything around it, a shard.
+half-way; the second time nothing is left to do. Prints JSON: what scoring takes, and everything around it, per shard.
 """
 
 import collections
@@ -62,9 +62,9 @@ def run(shards: int, clips: int, folder: str, kill: bool) -> dict:
     whole, scoring = np.array(times).sum(0)
     return {
         "seconds": round(seconds, 2), "start_of_workers_s": round(started_workers, 2), "workers_seen": len(answers),
-        "shards_per_second": round(shards / seconds, 1), "scoring_ms_a_clip": round(1e3 * scoring / shards / clips, 2),
-        "overhead_ms_a_shard": round(1e3 * (2 * seconds - scoring) / shards, 1),
-        "in_worker_ms_a_shard": round(1e3 * whole / shards, 1),
+        "shards_per_second": round(shards / seconds, 1), "scoring_ms_per_clip": round(1e3 * scoring / shards / clips, 2),
+        "overhead_ms_per_shard": round(1e3 * (2 * seconds - scoring) / shards, 1),
+        "in_worker_ms_per_shard": round(1e3 * whole / shards, 1),
     }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def main() -> None:
         unchanged = stamps == {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("*.parquet")}
         rows = sum(len(pd.read_parquet(path)) for path in Path(folder).glob("*.parquet"))
     print(json.dumps({
-        "shards": shards, "clips_a_shard": clips, "with_a_killed_worker": first, "again": again,
+        "shards": shards, "clips_per_shard": clips, "with_a_killed_worker": first, "again": again,
         "every_clip_scored_once": rows == shards * clips, "second_run_wrote_nothing": unchanged,
     }, indent=1))  # fmt: skip
 

@@ -50,7 +50,7 @@ def main() -> None:
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.toml"
-        table.write_text(TABLE.format(seeds=list(range(runs))))
+        table.write_text(TABLE.format(seeds=list(range(runs))), encoding="utf-8")
         plan("demo", "", str(table))
         for jobs in (1, 2):
             os.environ["QLUNG_RUNS"] = str(Path(folder) / str(jobs))

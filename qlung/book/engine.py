@@ -53,7 +53,7 @@ def connect(scheduler: str = "", jobs: int = 0, tasks: int | None = None) -> Ite
     jobs = jobs or min(gpus or usable_jobs(), tasks or sys.maxsize)
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, os.cpu_count() // jobs) if gpus else 1)
     here = {"n_workers": jobs, "threads_per_worker": 1, "memory_limit": 0, "host": "127.0.0.1", "scheduler_port": 0,
-            "dashboard_address": None, "silence_logs": logging.CRITICAL, "env": {"OMP_NUM_THREADS": threads},
+            "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL, "env": {"OMP_NUM_THREADS": threads},
             "resources": {"GPU": 1} if gpus else None}  # fmt: skip
     try:
         with LocalCluster(**here) as cluster, Client(cluster) as client:
