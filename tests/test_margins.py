@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 import subprocess
 import sys
 from unittest import mock
@@ -530,30 +529,3 @@ def test_magface_lengthens_features_and_the_others_leave_length_alone():
     (pull,) = torch.autograd.grad(margins.magface(cosine, target, norm, margins=(0.5, 0.5)), norm)
     assert (pull < 0).all()
     assert not margins.adaface(cosine, target, norm).requires_grad
-
-
-SNIPPET = """
-import torch
-from qlung import AngularClassifier, QLungLoss
-
-features, labels, aqs = torch.randn(64, 128), torch.randint(4, (64,)), torch.rand(64)  # yours; AQS in [0, 1]
-head, loss = AngularClassifier(dim=128, n_classes=4), QLungLoss(counts=[2063, 1215, 501, 363])
-optimiser = torch.optim.Adam(head.parameters(), lr=0.01)
-for step in range(50):
-    optimiser.zero_grad()
-    loss(head(features), labels, aqs).backward()
-    optimiser.step()
-"""
-
-
-def test_the_lines_of_the_readme_train():
-    """The README's block that calls ``backward``, or the lines that are meant for it."""
-    blocks = re.findall(r"```python\n(.*?)```", (paths.ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = [text for text in blocks if "QLungLoss" in text and "backward()" in text] or [SNIPPET]
-    torch.manual_seed(0)
-    names = {}
-    exec(block, names)
-    after = names["loss"](names["head"](names["features"]), names["labels"], names["aqs"])
-    torch.manual_seed(1)
-    untrained = names["loss"](AngularClassifier(128, 4)(names["features"]), names["labels"], names["aqs"])
-    assert after < 0.5 * untrained
