@@ -62,7 +62,8 @@ def run(shards: int, clips: int, folder: str, kill: bool) -> dict:
     whole, scoring = np.array(times).sum(0)
     return {
         "seconds": round(seconds, 2), "start_of_workers_s": round(started_workers, 2), "workers_seen": len(answers),
-        "shards_per_second": round(shards / seconds, 1), "scoring_ms_per_clip": round(1e3 * scoring / shards / clips, 2),
+        "shards_per_second": round(shards / seconds, 1),
+        "scoring_ms_per_clip": round(1e3 * scoring / shards / clips, 2),
         "overhead_ms_per_shard": round(1e3 * (2 * seconds - scoring) / shards, 1),
         "in_worker_ms_per_shard": round(1e3 * whole / shards, 1),
     }  # fmt: skip
