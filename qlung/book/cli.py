@@ -86,7 +86,7 @@ def check(
         return
     predictions = experiments.load_predictions(profile, data)
     results.write_results(profile, predictions)
-    show(claims.judge(profile, predictions), f"claims, judged on profile {profile}")
+    show(results.verdicts(profile, predictions), f"claims, judged on profile {profile}")
 
 
 @app.command()

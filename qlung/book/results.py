@@ -94,7 +94,8 @@ def page(profile: str, predictions: pd.DataFrame, tables: dict, record: dict, ho
              "measures.csv": "every measure that notebook 06 explains, mean over seeds"}  # fmt: skip
     if "folder" not in runs:  # a committed study, whose runs' folders are not
         files["runs.jsonl"] = "every run's record: settings, code, packages, data, time and memory"
-    return f"""# Results of profile {profile}
+    synthetic = "" if profiles.load_profile(profile).recorded else " (synthetic recordings)"
+    return f"""# Results of profile {profile}{synthetic}
 
 Code {record["commit"][:12]}{" with uncommitted changes" if record["dirty"] else ""}, Python {record["python"]}, \
 torch {record["packages"]["torch"]}, {record["device"]}. Trained on {sum(record["train_counts"])} clips \
@@ -129,16 +130,22 @@ and seed by seed; "p Holm": the larger of the two, corrected for the {len(contra
 """
 
 
+def verdicts(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
+    """`claims.judge`; without the paper's numbers where the recordings are synthetic, for they don't compare."""
+    table = claims.judge(profile, predictions)
+    return table if profiles.load_profile(profile).recorded else table.drop(columns="paper")
+
+
 def _claims_section(profile: str, predictions: pd.DataFrame) -> str:
     """The claims as a section, where the profile trains and tests as the paper's claims suppose."""
     study = profiles.load_profile(profile)
-    if (study.train_on, study.split) != ("icbhi", "official"):
+    if (study.train_on.removeprefix("synthetic-"), study.split) != ("icbhi", "official"):
         return ""
     return f"""## Claims
 Differences with 95 % intervals over patients and seeds (bootstrap). "for", "against", "undecided" say what this \
 profile's interval shows; the verdict is about the paper's claim.
 
-{markdown(claims.judge(profile, predictions))}
+{markdown(verdicts(profile, predictions))}
 """
 
 
