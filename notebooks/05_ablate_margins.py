@@ -273,8 +273,8 @@ by_seed.round(2)
 # Each row is compared with the same method with AQS, paired by seed.
 
 # %%
-ablation = evaluation.contrasts(results.evidence("ablation"))
-contrasts = pd.concat([ablation, evaluation.contrasts(results.evidence("depth"))])
+ablation = results.evidence("ablation", "contrasts")
+contrasts = pd.concat([ablation, results.evidence("depth", "contrasts")])
 sources = contrasts[contrasts["row"].str.contains("quality=")].copy()
 sources["method"] = sources["against"].map(figures.METHOD_NAMES)
 sources["source"] = sources["row"].str.split("=").str[1]
@@ -419,7 +419,7 @@ f"{winner}: rank {rank} of {len(ranked)}, behind {ranked.index[0]}"
 # On the test set:
 
 # %%
-sc = evaluation.contrasts(results.evidence("sc"))
+sc = results.evidence("sc", "contrasts")
 reported = sc["row"].isin([winner, "qlung"]) & (sc["backbone"] == "mn04_frozen")
 display.readable(sc[reported])
 

@@ -358,7 +358,7 @@ figures.save(fig, "08-power", profile, power)
 
 # %%
 studies = ("ledger", "ablation", "sc")
-tried = pd.concat([evaluation.contrasts(results.evidence(name)) for name in studies])
+tried = pd.concat([results.evidence(name, "contrasts") for name in studies])
 tried = tried.query("corpus == 'icbhi' and backbone == 'mn04_frozen'").drop_duplicates("row")
 rows = []
 for entry in claims.load("ledger"):
@@ -463,8 +463,8 @@ display.readable(pd.DataFrame(table), 3)
 # **What was seen here**, on a part of the data and with a smaller network, as differences in Score:
 
 # %%
-contrasts = evaluation.contrasts
-seen = pd.concat([contrasts(committed), contrasts(results.evidence("ablation"))])
+seen = pd.concat([results.evidence(name, "contrasts") for name in ("depth", "sc", "ablation")])
+seen = seen[seen["backbone"].ne("mn04") | seen["seeds"].eq(5)]  # fine-tuned: depth has more seeds
 best_on_test = ["ce checkpoint=best_on_test", "qlung checkpoint=best_on_test"]
 rows = ["qlung", "angular", "qlung quality=shuffled", *best_on_test]
 seen = seen[seen["row"].isin(rows)].drop_duplicates(["corpus", "backbone", "row"])
