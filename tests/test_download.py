@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from qlung import backbones, load_corpus
+from qlung import backbones, load_corpus, paths
 from qlung.book import cli
 from qlung.corpora import fetch, sources, synthetic, verify
 from qlung.errors import ConfigError, WeightsError
@@ -46,8 +46,6 @@ class Handler(BaseHTTPRequestHandler):
         self.server.seen.append((self.path, wanted))
         body = self.server.files.get(self.path, BODY)
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        tag = '"2"' if how == "changed" and before else '"1"'
-        known = self.headers.get("If-Range") in (None, tag)
         if how.isdigit() and not (how == "503" and before):
             return self.answer(int(how), b"no")
         if how == "redirect":
@@ -60,25 +58,25 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, body * 8)
         if how == "nonsense":
             return self.answer(200, body, "many")
-        if how == "long":  # promises more than it has
-            return self.answer(200, body, len(body) + 1000)
         if how == "misplaced" and wanted:
             return self.answer(206, body[:10], Content_Range=f"bytes 0-9/{len(body)}")
-        if how == "ignores_range" or not (wanted and known):
-            if how in ("drop", "changed", "misplaced", "refuses") and not before:
-                return self.answer(200, body[:HALF], len(body), ETag=tag)
+        if how == "ignores_range" or not wanted:
+            if how == "changed" and not before:  # the owners replaced the file between two tries
+                return self.answer(200, b"x" * HALF, len(body))
+            if how in ("drop", "misplaced", "refuses") and not before:
+                return self.answer(200, body[:HALF], len(body))
             if how == "ignores_range" and len(before) < 2:
                 return self.answer(200, body[:HALF], len(body))
             if how == "short":  # a clean end after half of it
-                return self.answer(200, body[:HALF], ETag=tag)
-            return self.answer(200, body, ETag=tag)
+                return self.answer(200, body[:HALF])
+            return self.answer(200, body)
         if how == "refuses" or start >= len(body):
             return self.answer(416, Content_Range=f"bytes */{len(body)}")
         rest = body[start:]
         if how == "drop" and len(before) < 4:
-            return self.answer(206, rest[: len(rest) // 2], len(rest), ETag=tag,
+            return self.answer(206, rest[: len(rest) // 2], len(rest),
                                Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")  # fmt: skip
-        return self.answer(206, rest, ETag=tag, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
+        return self.answer(206, rest, Content_Range=f"bytes {start}-{len(body) - 1}/{len(body)}")
 
 
 @pytest.fixture
@@ -96,8 +94,7 @@ def row(*urls, **changes):
             "checksum_from": "this test"} | changes  # fmt: skip
 
 
-RECOVERED = ("plain", "drop", "changed", "misplaced", "refuses", "ignores_range", "short", "redirect", "503",
-             "nonsense")  # fmt: skip
+RECOVERED = ("plain", "drop", "changed", "misplaced", "refuses", "ignores_range", "redirect", "503", "nonsense")
 
 
 @pytest.mark.parametrize("how", RECOVERED)
@@ -109,12 +106,9 @@ def test_a_download_recovers_from(how, server, tmp_path):
 def test_a_dropped_connection_is_continued_where_it_stopped(server, tmp_path):
     fetch.receive(row(f"{server.url}/drop/x"), tmp_path / "part")
     asked = [int((wanted or "bytes=0-")[6:-1]) for _, wanted in server.seen]
-    assert asked == [0, HALF, HALF * 3 // 2, HALF * 7 // 4, HALF * 15 // 8]
-
-
-def test_an_announced_length_that_is_too_long_does_not_matter(server, tmp_path):
-    fetch.receive(row(f"{server.url}/long/x"), tmp_path / "part")
-    assert (tmp_path / "part").read_bytes() == BODY
+    assert len(asked) == 5
+    for start, after in zip(asked, [0, HALF, HALF * 3 // 2, HALF * 7 // 4, HALF * 15 // 8], strict=True):
+        assert 0 <= after - start < 5 * fetch.BLOCK  # of each try, only its last block may be lost
 
 
 @pytest.mark.parametrize(
@@ -122,11 +116,12 @@ def test_an_announced_length_that_is_too_long_does_not_matter(server, tmp_path):
     [
         ("403", "status 403", 1),
         ("404", "status 404", 1),
-        ("416", "status 416", 5),
+        ("416", "status 416", 1),
         ("500", "status 500", 5),
         ("wrong", "has sha256", 1),
         ("endless", "sends more than 400000 bytes", 1),
-        ("loop", "redirects", 31),
+        ("short", "has bytes 150000, expected 300000", 1),
+        ("loop", "redirects", 5 * 31),
     ],
 )
 def test_a_download_that_fails_says_why_and_leaves_no_wrong_file(how, why, requests, server, tmp_path):
@@ -218,7 +213,7 @@ def test_a_folder_that_is_there_is_never_touched(corpus_entry, server, tmp_path)
 
 
 def test_one_fetch_at_a_time(corpus_entry, tmp_path):
-    with fetch._staging(tmp_path / "data" / "icbhi"), pytest.raises(fetch.DownloadError, match="another fetch"):
+    with paths.lock(tmp_path / "data" / ".icbhi.fetch" / "lock"), pytest.raises(fetch.DownloadError, match="another fetch"):
         fetch.fetch("icbhi", tmp_path / "data", entry=corpus_entry)
 
 
@@ -252,7 +247,7 @@ def test_other_weights_need_their_checksum_named(server, tmp_path, monkeypatch):
     monkeypatch.setenv("QLUNG_WEIGHTS", str(at))
     assert backbones.mn04_weights() == at
     at.write_bytes(b"changed")
-    with pytest.raises(WeightsError, match="expected"):
+    with pytest.raises(WeightsError, match="delete it and fetch it again"):
         backbones.mn04_weights()
 
 
