@@ -134,7 +134,7 @@ def test_synthetic_truth_covers_every_event_and_is_true(synthetic_root):
 
 def test_synthetic_signal_to_noise_ratio_is_the_one_asked_for():
     """Asking for 20 dB less noise changes the noise by that and nothing else, and clips lie around what was asked."""
-    device, patient = synthetic.DEVICES["Meditron"], synthetic.Patient.draw(np.random.default_rng(1))
+    device, patient = synthetic.DEVICES["Meditron"], synthetic.draw_patient(np.random.default_rng(1))
     rows = {}
     for snr in (0.0, 20.0):
         _, rows[snr] = synthetic.recording(np.random.default_rng(2), [(0, ()), (2, ("Wheeze",))], patient, device, snr)

@@ -18,12 +18,12 @@ CYCLE = re.compile(r"\s*(\d+\.?\d*)\s+(\d+\.?\d*)\s+([01])\s+([01])\s*", re.ASCI
 LABELS = {"normal": "normal", "crackle": "crackle", "wheeze": "wheeze", "crackle+wheeze": "both"}
 
 
-def read_split(base: Path) -> dict[str, str]:
-    """Official 60/40 split: recording_id -> "train" or "test"."""
-    found = [base / name for name in SPLIT_NAMES if (base / name).is_file()]
+def read_split(*folders: Path) -> dict[str, str]:
+    """Official 60/40 split, from the first folder that holds it: recording_id -> "train" or "test"."""
+    found = [path for folder in folders for name in SPLIT_NAMES if (path := folder / name).is_file()]
     if not found:
-        names = ", ".join(SPLIT_NAMES)
-        raise CorpusError(f"icbhi: '{base}' has none of {names}; the official split comes from the owners.")
+        names = f"'{folders[-1]}' has none of {', '.join(SPLIT_NAMES)}"
+        raise CorpusError(f"icbhi: {names}; the official split comes from the owners.")
     try:
         rows = [line.split() for line in found[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
@@ -59,8 +59,7 @@ def read(base: Path, subset: str | None = None) -> Corpus:
     wavs = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".wav")
     if not wavs:
         raise CorpusError(f"icbhi: no .wav under '{folder}'. Expected ICBHI_final_database/*.wav; see data/README.md.")
-    split = read_split(base if any((base / n).is_file() for n in SPLIT_NAMES) else folder)
-    tables, here = Tables("icbhi", folder, LABELS), {path.stem for path in wavs}
+    split, tables, here = read_split(base, folder), Tables("icbhi", folder, LABELS), {path.stem for path in wavs}
     for name in sorted(set(split) - here):
         tables.note(name, "named in the official split, no .wav here", "absent")
     for name in sorted({path.stem for path in folder.glob("[12]*_*.txt")} - here - set(split)):

@@ -82,11 +82,9 @@ class Corpus:
 
     def duplicates(self) -> pd.DataFrame:
         """Recordings whose samples equal an earlier one's: recording_id, split, same_as, same_as_split."""
-        first = self.recordings.drop_duplicates("sha256").set_index("sha256")
-        later = self.recordings[self.recordings.duplicated("sha256")]
-        same = first.loc[later["sha256"], ["recording_id", "split"]].to_numpy().reshape(-1, 2)
-        out = later[["recording_id", "split"]].reset_index(drop=True)
-        return out.assign(same_as=same[:, 0], same_as_split=same[:, 1])
+        rows = self.recordings[["recording_id", "split", "sha256"]]
+        first = rows.drop_duplicates("sha256").rename(columns={"recording_id": "same_as", "split": "same_as_split"})
+        return rows[rows.duplicated("sha256")].merge(first, on="sha256").drop(columns="sha256")
 
     def fingerprint(self) -> str:
         """Hash of both tables without the machine's paths; changes when any label, time or sample does."""

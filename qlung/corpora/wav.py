@@ -56,23 +56,18 @@ def examine(path: Path) -> dict:
 
 
 def _decode(file: soundfile.SoundFile) -> dict:
-    floating = file.subtype in ("FLOAT", "DOUBLE")
-    digest, frames, broken, loud, notes = hashlib.sha256(), 0, 0, False, []
-    for block in file.blocks(1 << 16, dtype="float64" if floating else "int32", always_2d=True):
+    kind = "float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32"
+    digest, frames, broken, silent = hashlib.sha256(), 0, 0, True
+    for block in file.blocks(1 << 16, dtype=kind, always_2d=True):
         digest.update(np.ascontiguousarray(block))
         frames += len(block)
-        broken += int((~np.isfinite(block)).any(1).sum()) if floating else 0
-        loud = loud or bool(block.any())
-    if not frames:
-        return {"unusable": "holds no samples"}
+        broken += int((~np.isfinite(block)).any(1).sum())
+        silent = silent and not block.any()
     if broken == frames:
-        return {"unusable": "not one sample is finite"}
-    if broken:
-        notes.append([f"{broken} samples are not finite", "set to 0"])
-    elif not loud:
-        notes.append(["silent: every sample is 0", "kept"])
-    if file.channels > 1:
-        notes.append([f"has {file.channels} channels", "averaged"])
+        return {"unusable": "not one sample is finite" if frames else "holds no samples"}
+    notes = {f"{broken} samples are not finite": ("set to 0", broken), "silent: every sample is 0": ("kept", silent),
+             f"has {file.channels} channels": ("averaged", file.channels > 1)}  # fmt: skip
+    notes = [[what, done] for what, (done, applies) in notes.items() if applies]
     return {"frames": frames, "sha256": digest.hexdigest(), "notes": notes}
 
 
