@@ -7,55 +7,48 @@ A file is a row of an entry: ``name``, ``urls``, ``max_bytes``, ``checksum_from`
 import hashlib
 import os
 import shutil
-import stat
 import time
 import zipfile
 import zlib
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import filelock
 import pandas as pd
 
 from .. import paths
-from ..errors import ConfigError, QlungError, choices
+from ..errors import ConfigError, QlungError
 from . import splits, verify
 from .registry import entries as registry
-from .registry import find, sources
+from .registry import find
 from .tables import CLASSES, Corpus
 
 TRIES, PAUSE_S, TIMEOUT_S, BLOCK = 5, 1.0, (10, 60), 1 << 14
 ACCEPTED = ".accepted-sha256"  # beside a file with another checksum that the user accepted: that checksum
-HELP = (
-    "Run the command again to continue, or download it yourself and name it with --archive. "
-    "Weights that you trust though they differ: --accept-sha256 SHA256."
-)
+HELP = "Run the command again to continue, or name your own copy: --archive. Other weights need --accept-sha256 SHA256."
 
 
 class DownloadError(QlungError):
     """A file could not be fetched, is not what the registry names, or cannot be put into its place."""
 
 
-def card(name: str, corpus: Corpus | None = None) -> pd.DataFrame:
-    """Data card of a corpus or of the weights: field and value; with a corpus, also what is counted in it."""
-    entry = registry()[name] if name == "weights" else find(name).entry
-    rows = {key: entry[key] for key in ("title", "home", "citation", "terms", "consent") if key in entry}
-    for file in entry.get("files", []):
-        rows[file["name"]] = f"{file.get('sha256', file.get('md5', 'no checksum'))} ({file['checksum_from']})"
-    if name != "weights":
-        rows["label mapping"] = ", ".join(f"{label} -> {kind}" for label, kind in find(name).labels.items())
-    if corpus is not None:
-        recordings, done = corpus.recordings, corpus.report["done"]
-        rows |= {
-            "recordings": f"{len(recordings)}, {recordings['duration_s'].sum() / 3600:.2f} h",
-            "patients": f"{recordings['patient_id'].nunique()}, on both sides: {len(splits.shared_patients(corpus))}",
-            "events": ", ".join(f"{c} {n}" for c, n in zip(CLASSES, corpus.counts(), strict=True)),
-            "rates [Hz]": ", ".join(map(str, sorted(recordings["sample_rate"].unique()))),
-            "devices": ", ".join(sorted(recordings["device"].unique())),
-            "left out": f"{(done == 'left out').sum()}, not here: {(done == 'absent').sum()}",
-            "equal audio": str(len(corpus.duplicates())),
-        }
-    return pd.DataFrame(rows.items(), columns=["field", "value"])
+def card(name: str, corpus: Corpus) -> pd.DataFrame:
+    """Data card of a corpus: field and value, of what is registered about it and of what is counted in it."""
+    entry, labels, recordings, done = find(name).entry, find(name).labels, corpus.recordings, corpus.report["done"]
+    about = {key: entry[key] for key in ("title", "home", "citation", "terms", "consent") if key in entry}
+    files = {file["name"]: f"{file.get('sha256', file.get('md5', 'no checksum'))} ({file['checksum_from']})"
+             for file in entry.get("files", [])}  # fmt: skip
+    counted = {
+        "label mapping": ", ".join(f"{label} -> {kind}" for label, kind in labels.items()),
+        "recordings": f"{len(recordings)}, {recordings['duration_s'].sum() / 3600:.2f} h",
+        "patients": f"{recordings['patient_id'].nunique()}, on both sides: {len(splits.shared_patients(corpus))}",
+        "events": ", ".join(f"{c} {n}" for c, n in zip(CLASSES, corpus.counts(), strict=True)),
+        "rates [Hz]": ", ".join(map(str, sorted(recordings["sample_rate"].unique()))),
+        "devices": ", ".join(sorted(recordings["device"].unique())),
+        "left out": f"{(done == 'left out').sum()}, not here: {(done == 'absent').sum()}",
+        "equal audio": str(len(corpus.duplicates())),
+    }
+    return pd.DataFrame((about | files | counted).items(), columns=["field", "value"])
 
 
 def place(name: str, root: str | Path | None = None) -> Path:
@@ -66,86 +59,63 @@ def place(name: str, root: str | Path | None = None) -> Path:
     return folder.parent if folder.is_file() else folder
 
 
-def unpack(archive: Path, dest: Path, strip: int = 0, max_members: int = 20000, max_bytes: int = 8 * 10**9) -> None:
-    """Unpack a zip into ``dest``, or nothing at all if it holds what an honest archive of recordings does not.
+def unpack(archive: Path, dest: Path, strip: int = 0, max_bytes: int = 8 * 10**9) -> None:
+    """Unpack a zip of at most ``max_bytes`` into ``dest``, without the first ``strip`` folders of each name.
 
-    Refused: absolute names and "..", links and devices, encryption, more than ``max_members`` members or ``max_bytes``
-    bytes when unpacked. Each member's CRC is checked. ``strip`` leading folders of every name are left off.
+    ``zipfile`` checks each member's CRC, writes nothing outside ``dest`` and makes no links, whatever the names are.
     """
     try:
         with zipfile.ZipFile(archive) as bundle:
             members = [member for member in bundle.infolist() if not member.filename.endswith("/")]
-            total = sum(member.file_size for member in members)
-            if len(members) > max_members or total > max_bytes:
-                raise DownloadError(f"'{archive.name}' unpacks to {len(members)} files of {total} bytes: refused")
+            if (total := sum(member.file_size for member in members)) > max_bytes:
+                raise DownloadError(f"'{archive.name}' unpacks to {total} bytes, more than {max_bytes}: refused")
             for member in members:
-                member.filename = _safe_name(member, strip)
-            bundle.extractall(dest, members)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, FileExistsError) as error:
-        raise DownloadError(f"'{archive.name}' is damaged: {error}. Fetch it again.") from error
-
-
-def _safe_name(member: zipfile.ZipInfo, strip: int) -> str:
-    name, kind = PurePosixPath(member.filename), stat.S_IFMT(member.external_attr >> 16)
-    unsafe = name.is_absolute() or ".." in name.parts or "\\" in member.filename or len(name.parts) <= strip
-    if unsafe or ":" in name.parts[0] or kind not in (0, stat.S_IFREG) or member.flag_bits & 1:
-        raise DownloadError(f"the archive's member {member.filename!r} is a link, is encrypted or leads out: refused")
-    return str(PurePosixPath(*name.parts[strip:]))
+                member.filename = member.filename.split("/", strip)[-1]
+                bundle.extract(member, dest)
+    except (zipfile.BadZipFile, zlib.error, EOFError, IndexError, RuntimeError) as error:
+        raise DownloadError(f"'{archive.name}' is damaged or encrypted: {error}. Fetch it again.") from error
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def differences(file: dict, path: Path) -> str:
-    """Size and checksums that a file's row states and the file does not have, or ""."""
+def mismatch(file: dict, path: Path, unconfirmed: bool = False) -> str:
+    """How a file differs from its row, or "". An unconfirmed checksum counts only if asked for."""
+    if file.get("unpack") and not zipfile.is_zipfile(path):
+        return "is no zip archive"
     found = {"bytes": _size(path)}
+    if found["bytes"] > file["max_bytes"]:
+        return f"is larger than {file['max_bytes']} bytes"
     for kind in {"sha256", "md5"} & set(file):
         with path.open("rb") as content:
             found[kind] = hashlib.file_digest(content, kind).hexdigest()
-    return "; ".join(f"has {k} {v}, expected {file[k]}" for k, v in found.items() if file.get(k) not in (v, None))
-
-
-def mismatch(file: dict, path: Path) -> str:
-    """Why a file is not its row's, or "". An unconfirmed checksum does not count: the content check decides."""
-    if file.get("unpack") and not zipfile.is_zipfile(path):
-        return "is no zip archive"
-    return differences(file, path) if file.get("confirmed", True) else ""
+    wrong = [f"has {k} {v}, expected {file[k]}" for k, v in found.items() if file.get(k) not in (v, None)]
+    return "; ".join(wrong) if unconfirmed or file.get("confirmed", True) else ""
 
 
 def receive(file: dict, part: Path, progress=lambda done, total: None) -> None:
-    """Fetch one file of an entry from the first address that gives the right one, continuing where ``part`` stops."""
-    part.parent.mkdir(parents=True, exist_ok=True)
-    failed = ""
-    for url in file["urls"]:
-        why = _receive_from(url, file, part, progress)
-        if not why:
-            return
-        failed += f"  {url}\n    {why}\n"
-    source = f"  The checksum comes from: {file['checksum_from']}.\n"
-    raise DownloadError(f"{file['name']}: no address gave the right file.\n{failed}{source}  {HELP}")
-
-
-def _receive_from(url: str, file: dict, part: Path, progress) -> str:
-    """Up to TRIES tries at one address; returns "" when ``part`` is the right file, else why it is not."""
+    """Fetch one file of an entry, continuing where ``part`` stops: up to TRIES tries at each address."""
     import requests  # here, so that reading a corpus needs no network library
 
-    for attempt in range(TRIES):
-        start = _size(part)
-        try:
-            _request(url, file, part, progress)
-            why = mismatch(file, part)
-            if not why:
-                return ""
-            part.unlink()
-            if not start:
-                return why  # all of it came from here; what was continued is fetched once more, from its beginning
-        except DownloadError as error:  # another try would end the same way
-            return str(error)
-        except requests.RequestException as error:
-            why = str(error)
-        time.sleep(PAUSE_S * attempt)
-    return f"{why} ({TRIES} tries)"
+    failed = {}
+    for url in file["urls"]:
+        for attempt in range(TRIES):
+            start = _size(part)
+            try:
+                _request(url, file, part, progress)
+                failed[url] = mismatch(file, part)
+                if not failed[url]:
+                    return
+                part.unlink()
+                if not start:
+                    break  # all of it came from here; what was continued is fetched once more, from its beginning
+            except requests.RequestException as error:
+                failed[url] = f"{error} (try {attempt + 1})"
+            time.sleep(PAUSE_S * attempt)
+    reasons = "".join(f"  {url}\n    {why}\n" for url, why in failed.items())
+    source = f"  The checksum comes from: {file['checksum_from']}.\n"
+    raise DownloadError(f"{file['name']}: no address gave the right file.\n{reasons}{source}  {HELP}")
 
 
 def _request(url: str, file: dict, part: Path, progress) -> None:
@@ -158,28 +128,24 @@ def _request(url: str, file: dict, part: Path, progress) -> None:
         code, sent = answer.status_code, answer.headers.get("Content-Range", "")
         if have and code == 416:
             return  # nothing is left to send
-        if code >= 500 or code in (408, 429):
-            raise requests.ConnectionError(f"status {code}")
         if code not in (200, 206):
-            raise DownloadError(f"status {code}")
+            raise requests.HTTPError(f"status {code}")
         if code == 206 and not sent.startswith(f"bytes {have}-"):
             part.unlink(missing_ok=True)
             raise requests.ConnectionError(f"sends '{sent}' instead of what follows byte {have}")
         have = have if code == 206 else 0
         with part.open("ab" if have else "wb") as out:
             for block in answer.iter_content(BLOCK):
-                have += len(block)
-                if have > file["max_bytes"]:
-                    part.unlink()
-                    raise DownloadError(f"sends more than {file['max_bytes']} bytes")
                 out.write(block)
+                have += len(block)
                 progress(have, file.get("bytes") or file.get("about_bytes", 0))
+                if have > file["max_bytes"]:
+                    return
 
 
 def fetch(
     name: str, root: str | Path | None = None, archive: str | Path | None = None, accept_sha256: str = "",
     log: Callable[[str], None] = print, progress: Callable[[int, int], None] = lambda done, total: None,
-    entry: dict | None = None,
 ) -> Path:  # fmt: skip
     """Bring a corpus or the weights to their place; a second call finds them there and does nothing.
 
@@ -195,29 +161,24 @@ def fetch(
         Take weights with this sha256, knowing that the registry states another one.
     log, progress : callable
         Receive lines about what was checked, and (bytes done, bytes of the file or 0 where that is not known).
-    entry : dict, optional
-        Take this entry instead of the one that is known under the name.
 
     Raises
     ------
     ConfigError, DownloadError
-        If the name is unknown; if no address gives the right file, the content is not the corpus, or the folder cannot
-        be written.
+        If the name is unknown; if no address gives the right file, or the content is not the corpus.
     """
-    known = registry() | {key: source.entry for key, source in sources().items()} | ({name: entry} if entry else {})
-    if name not in known:
-        raise ConfigError(f"nothing to fetch is called '{name}': {choices(name, known)}")
-    entry, final, weights = known[name], place(name, root), name == "weights"
-    files, expect = entry.get("files"), entry.get("expect")
-    if not files or not (expect or weights):
+    weights, final = name == "weights", place(name, root)
+    entry = registry()["weights"] if weights else find(name).entry
+    files = entry.get("files", []) if weights or entry.get("expect") else []
+    if not files:
         raise ConfigError(f"{name}: no files are registered to download and check; put them into '{final}' yourself.")
     if weights:
         final = final / files[0]["name"]
-    if accept_sha256:
-        source = f"--accept-sha256; the registry states {files[0]['sha256']}"
-        files = [files[0] | {"sha256": accept_sha256.lower(), "bytes": None, "checksum_from": source}]
+        if accept_sha256:
+            source = f"--accept-sha256; the registry states {files[0]['sha256']}"
+            files = [files[0] | {"sha256": accept_sha256.lower(), "bytes": None, "checksum_from": source}]
     if final.exists():
-        fault = mismatch(files[0], final) if weights else verify.fault(verify.examine(name, final, expect))
+        fault = mismatch(files[0], final) if weights else verify.fault(verify.examine(name, final))
         if fault:
             raise DownloadError(f"'{final}' is there but {fault}. Move it away and fetch again; it was not touched.")
         log(f"{name}: '{final}' is complete, nothing to do")
@@ -231,15 +192,13 @@ def fetch(
             if weights:
                 shutil.copyfile(parts[0], whole)
             else:
-                log(_assemble(name, entry, parts, whole))
-            if accept_sha256:
+                log(_assemble(name, files, parts, whole))
+            if weights and accept_sha256:
                 final.with_name(final.name + ACCEPTED).write_text(accept_sha256.lower(), encoding="utf-8")
             os.replace(whole, final)
             shutil.rmtree(stage)
     except filelock.Timeout as error:
         raise DownloadError(f"another fetch into '{final}' is running; wait for it or stop it") from error
-    except OSError as error:
-        raise DownloadError(f"cannot write into '{final.parent}': {error.strerror or error}") from error
     return final
 
 
@@ -251,23 +210,22 @@ def _bring(file: dict, stage: Path, own: Path | None, log, progress) -> Path:
     elif why := mismatch(file, path) if path.is_file() else "is not there":
         raise DownloadError(f"'{path}' {why}. {HELP}")
     stated = "sha256" in file or "md5" in file
-    result = "is not stated" if not stated else "DIFFERS" if differences(file, path) else "agrees"
+    result = "is not stated" if not stated else "DIFFERS" if mismatch(file, path, unconfirmed=True) else "agrees"
     log(f"{file['name']}: the checksum {result} (source: {file['checksum_from']})")
     return path
 
 
-def _assemble(name: str, entry: dict, parts: list[Path], whole: Path) -> str:
+def _assemble(name: str, files: list[dict], parts: list[Path], whole: Path) -> str:
     """Make the corpus's folder of its files and check what it holds; parts that are complete but wrong are deleted."""
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir()
     try:
-        for file, path in zip(entry["files"], parts, strict=True):
+        for file, path in zip(files, parts, strict=True):
             if file.get("unpack"):
-                limits = {key: entry[key] for key in ("max_members", "max_bytes") if key in entry}
-                unpack(path, whole, file.get("strip", 0), **limits)
+                unpack(path, whole, file.get("strip", 0))
             else:
                 shutil.copyfile(path, whole / file["name"])
-        found = verify.examine(name, whole, entry["expect"])
+        found = verify.examine(name, whole)
         if fault := verify.fault(found):
             raise DownloadError(f"{name}: the content check finds it {fault}")
     except DownloadError:

@@ -24,10 +24,7 @@ def read_split(*folders: Path) -> dict[str, str]:
     if not found:
         names = f"'{folders[-1]}' has none of {', '.join(SPLIT_NAMES)}"
         raise CorpusError(f"icbhi: {names}; the official split comes from the owners.")
-    try:
-        rows = [line.split() for line in found[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"icbhi: cannot read '{found[0]}': {error}. Fetch it again.") from error
+    rows = [line.split() for line in found[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if wrong := [row for row in rows if len(row) != 2 or row[1] not in ("train", "test")]:
         raise CorpusError(f"icbhi: {found[0].name} wants lines 'recording<tab>train|test'; got {' '.join(wrong[0])!r}.")
     split = dict(rows)
@@ -73,8 +70,8 @@ def read(base: Path, subset: str | None = None) -> Corpus:
             raise Unusable("not in the official split")
         cycles = read_cycles(path.with_suffix(".txt").read_text(encoding="utf-8-sig"))
         events = [(start, end, tuple(LABELS)[crackle + 2 * wheeze]) for start, end, crackle, wheeze in cycles]
-        columns = {"patient_id": name["patient"], "device": name["device"], "location": name["location"]}
-        return events, columns | {"split": split[path.stem], "quality_label": ""}
+        return events, {"patient_id": name["patient"], "device": name["device"], "location": name["location"],
+                        "split": split[path.stem], "quality_label": ""}  # fmt: skip
 
     if subset == "sc":
         wavs = [path for path in wavs if not (name := NAME.fullmatch(path.stem)) or name["mode"] == "sc"]

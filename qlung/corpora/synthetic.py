@@ -142,8 +142,7 @@ def degrade(rng: np.random.Generator, x: np.ndarray, rate: int, kind: str) -> tu
     degraded = np.zeros(len(x), bool)
     if kind == "clipping":
         ceiling = np.abs(x).max() * rng.uniform(0.15, 0.4)
-        degraded = np.abs(x) >= ceiling
-        return np.clip(x, -ceiling, ceiling), degraded
+        return np.clip(x, -ceiling, ceiling), np.abs(x) >= ceiling
     if kind == "dropout":
         for start in rng.uniform(0, len(x) / rate, rng.integers(3, 9)):
             degraded[int(start * rate) : int((start + rng.uniform(0.02, 0.15)) * rate)] = True
@@ -245,14 +244,14 @@ def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
             samples, times = recording(rng, kinds, child, CHILD_DEVICE, snr, kind)
             stem = f"{number}{index // 2:07d}_{rng.uniform(1, 15):.1f}_{rng.integers(2)}_p{rng.integers(1, 5)}_{index}"
             soundfile.write(wavs / f"{stem}.wav", samples, CHILD_DEVICE.rate, subtype="PCM_16")
+            times = [] if poor else times
             rows = [
                 {"start": str(round(1000 * t["start_s"])), "end": str(round(1000 * t["end_s"])),
                  "type": "Wheeze+Crackle" if t["label"] == 3 else t["sound"]} for t in times
             ]  # fmt: skip
             record = "Poor Quality" if poor else "CAS & DAS" if any(label for label, _ in kinds) else "Normal"
-            times, rows = ([], []) if poor else (times, rows)
-            content = {"record_annotation": record, "event_annotation": rows}
-            (jsons / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
+            content = json.dumps({"record_annotation": record, "event_annotation": rows})
+            (jsons / f"{stem}.json").write_text(content, encoding="utf-8")
             truth += [{"event_id": f"{stem}#{i:02d}", **row, "device": "YunTing"} for i, row in enumerate(times)]
     return truth
 

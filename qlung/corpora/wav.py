@@ -16,15 +16,14 @@ STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders write when they
 
 def data_length(path: Path) -> tuple[int, int]:
     """Bytes of samples that a RIFF header states, and bytes that follow it; (0, 0) where there is no such header."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-            return 0, 0
-        while len(head := file.read(8)) == 8:
+        start, head = file.read(12), file.read(8)
+        while start[:4] + start[8:] == b"RIFFWAVE" and len(head) == 8:
             name, length = struct.unpack("<4sI", head)
             if name == b"data":
-                return length, size - file.tell()
+                return length, path.stat().st_size - file.tell()
             file.seek(length + length % 2, 1)
+            head = file.read(8)
     return 0, 0
 
 
