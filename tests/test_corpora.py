@@ -111,11 +111,10 @@ def test_damaged_recordings_are_reported_and_the_rest_is_read(synthetic_root, tm
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"record_annotation": "Normal"}', json.dumps({"record_annotation": "x", "event_annotation": 3}),
-     json.dumps({"record_annotation": "x", "event_annotation": [{"start": "a", "end": "2", "type": "Normal"}]}),
-     json.dumps({"record_annotation": "x", "event_annotation": [{"start": "2", "end": "1", "type": "Normal"}]})],
+     json.dumps({"record_annotation": "x", "event_annotation": [{"start": "a", "end": "2", "type": "Normal"}]})],
 )  # fmt: skip
 def test_wrong_json_is_a_value_error(text):
-    with pytest.raises(ValueError, match=r"annotation|whole milliseconds|event 0.002"):
+    with pytest.raises(ValueError, match=r"annotation|whole milliseconds"):
         sprsound.read_record(text)
 
 

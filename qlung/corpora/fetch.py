@@ -76,17 +76,13 @@ def unpack(archive: Path, dest: Path, strip: int = 0, max_bytes: int = 8 * 10**9
         raise DownloadError(f"'{archive.name}' is damaged or encrypted: {error}. Fetch it again.") from error
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
 def mismatch(file: dict, path: Path, unconfirmed: bool = False) -> str:
     """How a file differs from its row, or "". An unconfirmed checksum counts only if asked for."""
-    if file.get("unpack") and not zipfile.is_zipfile(path):
-        return "is no zip archive"
-    found = {"bytes": _size(path)}
+    found = {"bytes": path.stat().st_size}
     if found["bytes"] > file["max_bytes"]:
         return f"is larger than {file['max_bytes']} bytes"
+    if file.get("unpack") and not zipfile.is_zipfile(path):
+        return "is no zip archive"
     for kind in {"sha256", "md5"} & set(file):
         with path.open("rb") as content:
             found[kind] = hashlib.file_digest(content, kind).hexdigest()
@@ -101,14 +97,14 @@ def receive(file: dict, part: Path, progress=lambda done, total: None) -> None:
     failed = {}
     for url in file["urls"]:
         for attempt in range(TRIES):
-            start = _size(part)
+            have = part.stat().st_size if part.exists() else 0
             try:
-                _request(url, file, part, progress)
+                _request(url, file, part, have, progress)
                 failed[url] = mismatch(file, part)
                 if not failed[url]:
                     return
                 part.unlink()
-                if not start:
+                if not have:
                     break  # all of it came from here; what was continued is fetched once more, from its beginning
             except requests.RequestException as error:
                 failed[url] = f"{error} (try {attempt + 1})"
@@ -118,11 +114,10 @@ def receive(file: dict, part: Path, progress=lambda done, total: None) -> None:
     raise DownloadError(f"{file['name']}: no address gave the right file.\n{reasons}{source}  {HELP}")
 
 
-def _request(url: str, file: dict, part: Path, progress) -> None:
-    """Add to ``part`` what is missing at its end; write it anew where the server cannot continue there."""
+def _request(url: str, file: dict, part: Path, have: int, progress) -> None:
+    """Add to ``part``, of ``have`` bytes, what is missing; write it anew where the server cannot continue there."""
     import requests
 
-    have = _size(part)
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
         code, sent = answer.status_code, answer.headers.get("Content-Range", "")

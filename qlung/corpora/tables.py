@@ -115,6 +115,8 @@ class Tables:
                     events, columns = describe(path, sound)
                     if unknown := [event[2] for event in events if event[2] not in self.labels]:
                         raise Unusable(f"unknown label {str(unknown[0])[:40]!r}, expected {', '.join(self.labels)}")
+                    if wrong := [event for event in events if not 0 <= event[0] < event[1] < math.inf]:
+                        raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
                 except Unusable as error:
                     self.note(path.stem, str(error))
                 except FileNotFoundError as error:
@@ -202,8 +204,6 @@ def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str
         if "start_s" in own:
             times = labelled[["start_s", "end_s"]].astype(float).to_numpy().tolist()
             events = sorted((*time, label) for time, label in zip(times, labelled["label"], strict=True))
-        if wrong := [event for event in events if not 0 <= event[0] < event[1] < math.inf]:
-            raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
         return events, columns[0]
 
     for path in sorted(set(folder.rglob("*.wav")) - set(by_file)):

@@ -64,9 +64,9 @@ def _decode(file: soundfile.SoundFile) -> dict:
         silent = silent and not block.any()
     if broken == frames:
         return {"unusable": "not one sample is finite" if frames else "holds no samples"}
-    notes = {f"{broken} samples are not finite": ("set to 0", broken), "silent: every sample is 0": ("kept", silent),
-             f"has {file.channels} channels": ("averaged", file.channels > 1)}  # fmt: skip
-    notes = [[what, done] for what, (done, applies) in notes.items() if applies]
+    notes = [(broken, f"{broken} samples are not finite", "set to 0"), (silent, "silent: every sample is 0", "kept"),
+             (file.channels > 1, f"has {file.channels} channels", "averaged")]  # fmt: skip
+    notes = [[what, done] for applies, what, done in notes if applies]
     return {"frames": frames, "sha256": digest.hexdigest(), "notes": notes}
 
 
