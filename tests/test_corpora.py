@@ -111,11 +111,10 @@ def test_damaged_recordings_are_reported_and_the_rest_is_read(synthetic_root, tm
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{}", '{"record_annotation": "Normal"}', json.dumps({"record_annotation": "x", "event_annotation": 3}),
-     json.dumps({"record_annotation": "x", "event_annotation": [{"start": "a", "end": "2", "type": "Normal"}]}),
-     json.dumps({"record_annotation": "x", "event_annotation": [{"start": "2", "end": "1", "type": "Normal"}]})],
+     json.dumps({"record_annotation": "x", "event_annotation": [{"start": "a", "end": "2", "type": "Normal"}]})],
 )  # fmt: skip
 def test_wrong_json_is_a_value_error(text):
-    with pytest.raises(ValueError, match=r"annotation|whole milliseconds|event 0.002"):
+    with pytest.raises(ValueError, match=r"annotation|whole milliseconds"):
         sprsound.read_record(text)
 
 
@@ -134,7 +133,7 @@ def test_synthetic_truth_covers_every_event_and_is_true(synthetic_root):
 
 def test_synthetic_signal_to_noise_ratio_is_the_one_asked_for():
     """Asking for 20 dB less noise changes the noise by that and nothing else, and clips lie around what was asked."""
-    device, patient = synthetic.DEVICES["Meditron"], synthetic.Patient.draw(np.random.default_rng(1))
+    device, patient = synthetic.DEVICES["Meditron"], synthetic.draw_patient(np.random.default_rng(1))
     rows = {}
     for snr in (0.0, 20.0):
         _, rows[snr] = synthetic.recording(np.random.default_rng(2), [(0, ()), (2, ("Wheeze",))], patient, device, snr)

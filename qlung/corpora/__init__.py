@@ -4,9 +4,6 @@ Comes in: a folder in the owners' layout. Goes out: two tables and a report of w
 """
 
 from .registry import Source, find, load_corpus, register, sources
-from .tables import ASIDE, CLASSES, EVENTS, RECORDINGS, SHORTEST_S, Corpus, Tables, Unusable, from_rows
+from .tables import CLASSES, Corpus, from_rows
 
-__all__ = [
-    "ASIDE", "CLASSES", "EVENTS", "RECORDINGS", "SHORTEST_S", "Corpus", "Source", "Tables", "Unusable", "find",
-    "from_rows", "load_corpus", "register", "sources",
-]  # fmt: skip
+__all__ = ["CLASSES", "Corpus", "Source", "find", "from_rows", "load_corpus", "register", "sources"]

@@ -6,7 +6,6 @@ read; nothing here changes labels, times or the order of events.
 
 import dataclasses
 
-import numpy as np
 import pandas as pd
 
 from ..errors import ConfigError
@@ -48,24 +47,18 @@ def official_disjoint(corpus: Corpus, to: str = "test") -> Corpus:
     return with_split(corpus, corpus.recordings["split"].mask(shared, to))
 
 
-def patient_folds(patients, labels, k: int = 5, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """k folds of rows, as (other rows, held-out rows): numbers into ``patients`` and ``labels``, both of length n.
+def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
+    """k corpora: in the i-th, fold i is "test" and the rest "train"; the official split is ignored.
 
-    Every row is held out once, no patient is in both parts of a fold, and classes are balanced as far as that allows.
+    Every event is tested once, no patient is on both sides of a fold, and classes are balanced as far as that allows.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    patients = np.asarray(patients)
-    if not 2 <= k <= len(set(patients)):
-        raise ConfigError(f"{k} folds of {len(set(patients))} patients: choose from 2 to the number of patients")
-    folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
-    return list(folds.split(patients, np.asarray(labels), patients))
-
-
-def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
-    """k corpora: in the i-th, fold i of `patient_folds` is "test", the rest "train"; the official split is ignored."""
     patient, out = corpus.of_events("patient_id"), []
-    for _, held in patient_folds(patient, corpus.events["label"], k, seed):
+    if not 2 <= k <= patient.nunique():
+        raise ConfigError(f"{k} folds of {patient.nunique()} patients: choose from 2 to the number of patients")
+    folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+    for _, held in folds.split(patient, corpus.events["label"], patient):
         side = corpus.recordings["patient_id"].isin(set(patient.iloc[held])).map({True: "test", False: "train"})
         out.append(with_split(corpus, side))
     return out

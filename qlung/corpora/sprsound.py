@@ -12,10 +12,8 @@ from ..errors import CorpusError
 from .registry import Source, register
 from .tables import Corpus, Tables, Unusable
 
-LABELS = {
-    "Normal": "normal", "Fine Crackle": "crackle", "Coarse Crackle": "crackle", "Wheeze": "wheeze",
-    "Rhonchi": "wheeze", "Stridor": "wheeze", "Wheeze+Crackle": "both",
-}  # fmt: skip
+LABELS = {"Normal": "normal", "Fine Crackle": "crackle", "Coarse Crackle": "crackle", "Wheeze": "wheeze",
+          "Rhonchi": "wheeze", "Stridor": "wheeze", "Wheeze+Crackle": "both"}  # fmt: skip
 LOCATIONS = {"p1": "left posterior", "p2": "left lateral", "p3": "right posterior", "p4": "right lateral"}
 NAME = re.compile(r"(?P<patient>\d+)_\d+(\.\d+)?_[01]_(?P<location>p[1-4])_\d+", re.ASCII)
 RATE = 8000
@@ -40,8 +38,6 @@ def read_record(text: str) -> tuple[str, list[tuple[float, float, str]]]:
         events = sorted((_seconds(row["start"]), _seconds(row["end"]), str(row["type"])) for row in rows)
     except (KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not an annotation with record_annotation and event_annotation ({error!r})") from error
-    if wrong := [(start, end) for start, end, _ in events if not start < end]:
-        raise ValueError(f"event {wrong[0][0]}..{wrong[0][1]} s")
     return str(label), events
 
 
@@ -52,14 +48,11 @@ def _part(base: Path, part: str) -> tuple[Path, Path] | None:
     return next(((wavs, jsons) for wavs, jsons in pairs if wavs.is_dir() and jsons.is_dir()), None)
 
 
-def _annotated(annotations: Path) -> set[str]:
-    """Recordings annotated there or in a sibling: the test folder's recordings belong to inter_test and intra_test."""
-    pattern = "*_test_json/*.json" if annotations.name == "inter_test_json" else f"{annotations.name}/*.json"
-    return {path.stem for path in annotations.parent.glob(pattern)}
-
-
 def _add_part(tables: Tables, wavs: Path, annotations: Path, split: str) -> None:
-    for name in sorted({path.stem for path in wavs.glob("*.wav")} - _annotated(annotations)):
+    # The test folder's recordings belong to inter_test and intra_test.
+    pattern = "*_test_json/*.json" if annotations.name == "inter_test_json" else f"{annotations.name}/*.json"
+    annotated = {path.stem for path in annotations.parent.glob(pattern)}
+    for name in sorted({path.stem for path in wavs.glob("*.wav")} - annotated):
         tables.note(name, "has no annotation .json", "not used")
 
     def describe(path: Path, sound: dict) -> tuple[list, dict]:
@@ -72,8 +65,8 @@ def _add_part(tables: Tables, wavs: Path, annotations: Path, split: str) -> None
             tables.note(path.stem, f"is at {sound['rate']} Hz, the release at {RATE} Hz", "kept")
         if poor and events:
             tables.note(path.stem, f"labelled Poor Quality, with {len(events)} events", "kept")
-        columns = {"patient_id": name["patient"], "device": "YunTing", "location": LOCATIONS[name["location"]]}
-        return events, columns | {"split": split, "quality_label": "poor" if poor else "good"}
+        return events, {"patient_id": name["patient"], "device": "YunTing", "location": LOCATIONS[name["location"]],
+                        "split": split, "quality_label": "poor" if poor else "good"}  # fmt: skip
 
     tables.add_all([wavs / f"{path.stem}.wav" for path in sorted(annotations.glob("*.json"))], describe)
 
@@ -83,9 +76,8 @@ def read(base: Path, subset: str | None = None) -> Corpus:
     found = {part: _part(base, part) for part in ([subset] if subset else PARTS)}
     if not any(found.values()):
         wanted = " nor ".join(" + ".join(layouts[0]) for layouts in PARTS.values())
-        raise CorpusError(
-            f"sprsound: '{base}' has neither {wanted} (nor inside BioCAS2022/ or Classification/); see data/README.md."
-        )
+        where = f"'{base}' has neither {wanted} (nor inside BioCAS2022/ or Classification/)"
+        raise CorpusError(f"sprsound: {where}; see data/README.md.")
     tables = Tables("sprsound", base, LABELS)
     for part, folders in found.items():
         if folders is None:

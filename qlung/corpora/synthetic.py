@@ -11,6 +11,7 @@ heart sounds; ambient noise; and a stethoscope's band, resonance and gain. Patie
 and mix of sounds. Devices depend on the split as in ICBHI, whose cycles give the shares below.
 """
 
+import collections
 import dataclasses
 import json
 import tempfile
@@ -33,56 +34,34 @@ POOR = 0.15
 DEGRADATIONS = (("none", "clipping", "dropout"), None, True, (0.7, 0.15, 0.15))  # rng.choice's arguments
 
 
-@dataclasses.dataclass(frozen=True)
-class Device:
-    """Band [Hz], resonance [Hz] and its height, gain, rate [Hz], and its cycles in ICBHI's train and test."""
-
-    low: float
-    high: float
-    resonance: float
-    height: float
-    gain: float
-    rate: int = 4000
-    train: int = 0
-    test: int = 0
-
-    def colour(self, x: np.ndarray) -> np.ndarray:
-        """The sound behind the device; linear, so that parts may be filtered one by one."""
-        band = scipy.signal.butter(4, [self.low, self.high], "bandpass", fs=self.rate, output="sos")
-        b, a = scipy.signal.iirpeak(self.resonance, 2.0, fs=self.rate)
-        x = scipy.signal.sosfilt(band, x)
-        return x + self.height * scipy.signal.lfilter(b, a, x)
-
-
+# Band [Hz], resonance [Hz] and its height, gain, rate [Hz], and its cycles in ICBHI's train and test.
+Device = collections.namedtuple("Device", "low high resonance height gain rate train test")
 DEVICES = {
-    "AKGC417L": Device(60, 1900, 900, 0.3, 0.9, train=2510, test=1836),
-    "Meditron": Device(20, 1500, 150, 0.8, 0.5, train=997, test=459),
-    "LittC2SE": Device(30, 1000, 120, 1.5, 0.6, train=594, test=0),
-    "Litt3200": Device(30, 700, 80, 1.0, 0.3, train=41, test=461),
+    "AKGC417L": Device(60, 1900, 900, 0.3, 0.9, 4000, 2510, 1836),
+    "Meditron": Device(20, 1500, 150, 0.8, 0.5, 4000, 997, 459),
+    "LittC2SE": Device(30, 1000, 120, 1.5, 0.6, 4000, 594, 0),
+    "Litt3200": Device(30, 700, 80, 1.0, 0.3, 4000, 41, 461),
 }
-CHILD_DEVICE = Device(40, 850, 250, 1.2, 0.6, rate=8000)
+CHILD_DEVICE = Device(40, 850, 250, 1.2, 0.6, 8000, 0, 0)
+Patient = collections.namedtuple("Patient", "breath_s corner_hz loudness pitch_hz heart_bpm heart")
 
 
-@dataclasses.dataclass(frozen=True)
-class Patient:
-    """Traits that all of a patient's recordings share."""
+def draw_patient(rng: np.random.Generator, child: bool = False) -> Patient:
+    """Traits that all of a patient's recordings share; a child breathes faster and sounds higher than an adult."""
+    return Patient(
+        breath_s=rng.uniform(0.9, 1.8) if child else rng.uniform(1.8, 3.2),
+        corner_hz=rng.uniform(220, 380) * (1.4 if child else 1), loudness=rng.uniform(0.5, 1.0),
+        pitch_hz=rng.uniform(180, 500) * (1.3 if child else 1),
+        heart_bpm=rng.uniform(90, 130) if child else rng.uniform(60, 95), heart=rng.uniform(0.1, 0.5),
+    )  # fmt: skip
 
-    breath_s: float
-    corner_hz: float
-    loudness: float
-    pitch_hz: float
-    heart_bpm: float
-    heart: float
 
-    @classmethod
-    def draw(cls, rng: np.random.Generator, child: bool = False) -> "Patient":
-        """A random adult, or a child, who breathes faster and sounds higher."""
-        return cls(
-            breath_s=rng.uniform(0.9, 1.8) if child else rng.uniform(1.8, 3.2),
-            corner_hz=rng.uniform(220, 380) * (1.4 if child else 1), loudness=rng.uniform(0.5, 1.0),
-            pitch_hz=rng.uniform(180, 500) * (1.3 if child else 1),
-            heart_bpm=rng.uniform(90, 130) if child else rng.uniform(60, 95), heart=rng.uniform(0.1, 0.5),
-        )  # fmt: skip
+def colour(device: Device, x: np.ndarray) -> np.ndarray:
+    """The sound behind a device; linear, so that parts may be filtered one by one."""
+    band = scipy.signal.butter(4, [device.low, device.high], "bandpass", fs=device.rate, output="sos")
+    b, a = scipy.signal.iirpeak(device.resonance, 2.0, fs=device.rate)
+    x = scipy.signal.sosfilt(band, x)
+    return x + device.height * scipy.signal.lfilter(b, a, x)
 
 
 def _db(x: np.ndarray, y: np.ndarray) -> float:
@@ -163,8 +142,7 @@ def degrade(rng: np.random.Generator, x: np.ndarray, rate: int, kind: str) -> tu
     degraded = np.zeros(len(x), bool)
     if kind == "clipping":
         ceiling = np.abs(x).max() * rng.uniform(0.15, 0.4)
-        degraded = np.abs(x) >= ceiling
-        return np.clip(x, -ceiling, ceiling), degraded
+        return np.clip(x, -ceiling, ceiling), np.abs(x) >= ceiling
     if kind == "dropout":
         for start in rng.uniform(0, len(x) / rate, rng.integers(3, 9)):
             degraded[int(start * rate) : int((start + rng.uniform(0.02, 0.15)) * rate)] = True
@@ -182,7 +160,7 @@ def recording(rng, kinds: list[tuple], patient: Patient, device: Device, snr_db:
         device, within this clip), heart_db (the same for heart sounds), sound, degradation, amount (share of degraded
         samples).
     """
-    rate, pieces, spans = device.rate, [np.zeros(int(0.2 * device.rate))], []
+    rate, pieces = device.rate, [np.zeros(int(0.2 * device.rate))]
     for _, names in kinds:
         n = int(patient.breath_s * rng.uniform(0.85, 1.15) * rate)
         clean = breath(rng, n, rate, patient.corner_hz)
@@ -191,12 +169,11 @@ def recording(rng, kinds: list[tuple], patient: Patient, device: Device, snr_db:
                 clean = clean + 5.0 * crackles(rng, n, rate, fine=name.startswith("Fine"))
             else:
                 clean = clean + 1.6 * continuous(rng, n, rate, name, patient.pitch_hz)
-        start = sum(map(len, pieces))
-        spans.append((start, start + n))
         pieces.append(clean)
-    lung = device.colour(np.concatenate(pieces))
-    beats = device.colour(heart(rng, len(lung), rate, patient.heart_bpm) * patient.heart * 6)
-    noise = device.colour(ambient(rng, len(lung), rate))
+    ends = np.cumsum([len(piece) for piece in pieces]).tolist()
+    lung = colour(device, np.concatenate(pieces))
+    beats = colour(device, heart(rng, len(lung), rate, patient.heart_bpm) * patient.heart * 6)
+    noise = colour(device, ambient(rng, len(lung), rate))
     noise *= np.sqrt(np.mean(lung**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
     mixed, degraded = degrade(rng, lung + beats + noise, rate, degradation)
     truth = [
@@ -204,7 +181,7 @@ def recording(rng, kinds: list[tuple], patient: Patient, device: Device, snr_db:
          "snr_db": _db(lung[a:b], noise[a:b]), "heart_db": _db(lung[a:b], beats[a:b]),
          "sound": "+".join(names) or "Normal",
          "degradation": degradation if degraded[a:b].any() else "none", "amount": round(float(degraded[a:b].mean()), 4)}
-        for (a, b), (label, names) in zip(spans, kinds, strict=True)
+        for a, b, (label, names) in zip(ends, ends[1:], kinds, strict=False)
     ]  # fmt: skip
     return 0.9 * device.gain * patient.loudness * mixed / np.abs(mixed).max(), truth
 
@@ -241,7 +218,7 @@ def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
         name = str(rng.choice(list(DEVICES), p=shares / shares.sum()))
         kinds = draw_kinds(rng, 7, rng.dirichlet(6 * np.array(PRIOR)))
         snr, kind = rng.uniform(0, 25), str(rng.choice(*DEGRADATIONS))
-        samples, times = recording(rng, kinds, Patient.draw(rng), DEVICES[name], snr, kind)
+        samples, times = recording(rng, kinds, draw_patient(rng), DEVICES[name], snr, kind)
         stem = f"{number}_1b1_{rng.choice(['Al', 'Ar', 'Pl', 'Pr', 'Ll', 'Lr'])}_sc_{name}"
         soundfile.write(folder / f"{stem}.wav", samples, DEVICES[name].rate, subtype="PCM_16")
         rows = [f"{t['start_s']:.3f}\t{t['end_s']:.3f}\t{t['label'] & 1}\t{t['label'] >> 1}\n" for t in times]
@@ -259,7 +236,7 @@ def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
         wavs.mkdir(parents=True)
         jsons.mkdir(parents=True)
         for index in range(count):
-            child = Patient.draw(np.random.default_rng([seed, 1000 * number, index // 2]), child=True)
+            child = draw_patient(np.random.default_rng([seed, 1000 * number, index // 2]), child=True)
             rng = np.random.default_rng([seed, 1000 * number + index])
             poor = rng.random() < POOR
             kinds = draw_kinds(rng, 3, PRIOR)
@@ -267,14 +244,14 @@ def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
             samples, times = recording(rng, kinds, child, CHILD_DEVICE, snr, kind)
             stem = f"{number}{index // 2:07d}_{rng.uniform(1, 15):.1f}_{rng.integers(2)}_p{rng.integers(1, 5)}_{index}"
             soundfile.write(wavs / f"{stem}.wav", samples, CHILD_DEVICE.rate, subtype="PCM_16")
+            times = [] if poor else times
             rows = [
                 {"start": str(round(1000 * t["start_s"])), "end": str(round(1000 * t["end_s"])),
                  "type": "Wheeze+Crackle" if t["label"] == 3 else t["sound"]} for t in times
             ]  # fmt: skip
             record = "Poor Quality" if poor else "CAS & DAS" if any(label for label, _ in kinds) else "Normal"
-            times, rows = ([], []) if poor else (times, rows)
-            content = {"record_annotation": record, "event_annotation": rows}
-            (jsons / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
+            content = json.dumps({"record_annotation": record, "event_annotation": rows})
+            (jsons / f"{stem}.json").write_text(content, encoding="utf-8")
             truth += [{"event_id": f"{stem}#{i:02d}", **row, "device": "YunTing"} for i, row in enumerate(times)]
     return truth
 

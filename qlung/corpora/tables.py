@@ -19,24 +19,18 @@ CLASSES = ("normal", "crackle", "wheeze", "both")
 
 TEXT, SPLIT = pa.Column(str), pa.Column(str, pa.Check.isin(["train", "test"]))
 
-RECORDINGS = pa.DataFrameSchema(
-    {
-        "recording_id": pa.Column(str, unique=True), "patient_id": TEXT, "device": TEXT, "location": TEXT,
-        "split": SPLIT, "sample_rate": pa.Column(int, pa.Check.gt(0)), "duration_s": pa.Column(float, pa.Check.gt(0)),
-        "path": TEXT, "quality_label": pa.Column(str, pa.Check.isin(["", "good", "poor"])),
-        "sha256": pa.Column(str, pa.Check.str_matches("^[0-9a-f]{64}$")),
-    },
-    strict=True,
-)  # fmt: skip
-EVENTS = pa.DataFrameSchema(
-    {
-        "event_id": pa.Column(str, unique=True), "recording_id": TEXT, "start_s": pa.Column(float, pa.Check.ge(0)),
-        "end_s": pa.Column(float), "label": pa.Column(int, pa.Check.isin(range(4))), "crackle": pa.Column(bool),
-        "wheeze": pa.Column(bool), "raw_label": TEXT, "split": SPLIT,
-    },
-    checks=pa.Check(lambda t: t["end_s"] > t["start_s"], error="an event must end after it starts"),
-    strict=True,
-)  # fmt: skip
+RECORDINGS = pa.DataFrameSchema({
+    "recording_id": pa.Column(str, unique=True), "patient_id": TEXT, "device": TEXT, "location": TEXT, "split": SPLIT,
+    "sample_rate": pa.Column(int, pa.Check.gt(0)), "duration_s": pa.Column(float, pa.Check.gt(0)), "path": TEXT,
+    "quality_label": pa.Column(str, pa.Check.isin(["", "good", "poor"])),
+    "sha256": pa.Column(str, pa.Check.str_matches("^[0-9a-f]{64}$")),
+}, strict=True)  # fmt: skip
+EVENTS = pa.DataFrameSchema({
+    "event_id": pa.Column(str, unique=True), "recording_id": TEXT, "start_s": pa.Column(float, pa.Check.ge(0)),
+    "end_s": pa.Column(float), "label": pa.Column(int, pa.Check.isin(range(4))), "crackle": pa.Column(bool),
+    "wheeze": pa.Column(bool), "raw_label": TEXT, "split": SPLIT,
+}, checks=pa.Check(lambda t: t["end_s"] > t["start_s"], error="an event must end after it starts"),
+    strict=True)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +56,10 @@ class Corpus:
     events: pd.DataFrame
     report: pd.DataFrame
 
-    def select(self, split: str | None = None, **equal) -> "Corpus":
-        """Keep one split and the recordings whose columns equal the given values, with their events."""
-        keep = self.recordings
-        for column, value in equal.items():
-            keep = keep[keep[column] == value]
-        events = self.events[self.events["recording_id"].isin(keep["recording_id"])]
-        if split is not None:
-            keep, events = keep[keep["split"] == split], events[events["split"] == split]
-        return dataclasses.replace(self, recordings=keep.reset_index(drop=True), events=events.reset_index(drop=True))
+    def select(self, split: str) -> "Corpus":
+        """Keep the recordings and events of one split."""
+        tables = (table[table["split"] == split].reset_index(drop=True) for table in (self.recordings, self.events))
+        return Corpus(self.name, *tables, self.report)
 
     def of_events(self, column: str) -> pd.Series:
         """A column of ``recordings`` ("device", "patient_id", ...) for every event, in the order of ``events``."""
@@ -82,11 +71,9 @@ class Corpus:
 
     def duplicates(self) -> pd.DataFrame:
         """Recordings whose samples equal an earlier one's: recording_id, split, same_as, same_as_split."""
-        first = self.recordings.drop_duplicates("sha256").set_index("sha256")
-        later = self.recordings[self.recordings.duplicated("sha256")]
-        same = first.loc[later["sha256"], ["recording_id", "split"]].to_numpy().reshape(-1, 2)
-        out = later[["recording_id", "split"]].reset_index(drop=True)
-        return out.assign(same_as=same[:, 0], same_as_split=same[:, 1])
+        rows = self.recordings[["recording_id", "split", "sha256"]]
+        first = rows.drop_duplicates("sha256").rename(columns={"recording_id": "same_as", "split": "same_as_split"})
+        return rows[rows.duplicated("sha256")].merge(first, on="sha256").drop(columns="sha256")
 
     def fingerprint(self) -> str:
         """Hash of both tables without the machine's paths; changes when any label, time or sample does."""
@@ -111,7 +98,7 @@ class Tables:
 
     def note(self, recording_id: str, what: str, done: str = "left out") -> None:
         """Report what was found in a recording and what was done about it."""
-        self.report.append({"recording_id": recording_id, "what": what, "done": done})
+        self.report.append((recording_id, what, done))
 
     def add_all(self, files: Iterable[Path], describe: Callable) -> None:
         """Add every WAV file that is usable; the others are reported with the reason.
@@ -128,6 +115,8 @@ class Tables:
                     events, columns = describe(path, sound)
                     if unknown := [event[2] for event in events if event[2] not in self.labels]:
                         raise Unusable(f"unknown label {str(unknown[0])[:40]!r}, expected {', '.join(self.labels)}")
+                    if wrong := [event for event in events if not 0 <= event[0] < event[1] < math.inf]:
+                        raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
                 except Unusable as error:
                     self.note(path.stem, str(error))
                 except FileNotFoundError as error:
@@ -135,46 +124,42 @@ class Tables:
                 except (OSError, ValueError) as error:
                     self.note(path.stem, f"annotation unreadable: {error}")
                 else:
-                    self.add(path, sound, events, **columns)
+                    self.add(path, sound, events, columns)
 
-    def add(self, path: Path, sound: dict, events: list[tuple[float, float, str]], **columns) -> None:
+    def add(self, path: Path, sound: dict, events: list[tuple[float, float, str]], columns: dict) -> None:
         """Add a usable recording and its events (start s, end s, raw label), checked against its end."""
-        name, duration = path.stem, sound["frames"] / sound["rate"]
-        for what, done in sound["notes"]:
-            self.note(name, what, done)
-        facts = {"sample_rate": sound["rate"], "duration_s": duration, "sha256": sound["sha256"]}
-        self.recordings.append({"recording_id": name, "path": str(path)} | columns | facts)
+        name, duration, before = path.stem, sound["frames"] / sound["rate"], 0.0
+        self.report += [(name, *note) for note in sound["notes"]]
+        facts = {"sample_rate": sound["rate"], "duration_s": duration, "sha256": sound["sha256"], "path": str(path)}
+        self.recordings.append({"recording_id": name} | columns | facts)
         if not events and columns["quality_label"] != "poor":
             self.note(name, "no event is labelled", "kept")
-        before = 0.0
         for index, (start, end, raw_label) in enumerate(events):
+            cut = min(end, duration)
             if start >= duration:
                 self.note(name, f"event {index} starts at {start:.3f} s, after the end ({duration:.3f} s)", ASIDE)
                 continue
-            if min(end, duration) - start < SHORTEST_S:
-                self.note(name, f"event {index} lasts {1000 * (min(end, duration) - start):.2f} ms", ASIDE)
+            if cut - start < SHORTEST_S:
+                self.note(name, f"event {index} lasts {1000 * (cut - start):.2f} ms", ASIDE)
                 continue
             if end - duration > 0.002:  # annotations are rounded to a millisecond
                 self.note(name, f"event {index} ends {end - duration:.3f} s after the recording", "cut at the end")
             if start < before - 0.002:
                 self.note(name, f"event {index} starts {before - start:.3f} s before the one before it ends", "kept")
             before, label = max(before, end), CLASSES.index(self.labels[raw_label])
-            self.events.append({
-                "event_id": f"{name}#{index:02d}", "recording_id": name, "start_s": start, "end_s": min(end, duration),
-                "label": label, "crackle": label in (1, 3), "wheeze": label in (2, 3), "raw_label": raw_label,
-                "split": columns["split"],
-            })  # fmt: skip
+            self.events.append((f"{name}#{index:02d}", name, start, cut, label, label in (1, 3), label in (2, 3),
+                                raw_label, columns["split"]))  # fmt: skip
 
     def corpus(self) -> Corpus:
         """Check the rows against the schema and build a Corpus, sorted by id; recordings with equal audio are noted."""
         if not self.recordings:
-            last = f" ({self.report[-1]['recording_id']}: {self.report[-1]['what']})" if self.report else ""
+            last = f" ({self.report[-1][0]}: {self.report[-1][1]})" if self.report else ""
             raise CorpusError(f"{self.name}: no usable recording under '{self.root}'{last}. See data/README.md.")
         if not self.events:
             raise CorpusError(f"{self.name}: {len(self.recordings)} recordings under '{self.root}', no labelled event.")
-        recordings = pd.DataFrame(self.recordings)[list(RECORDINGS.columns)]
+        recordings = pd.DataFrame(self.recordings, columns=[*RECORDINGS.columns])
         recordings = recordings.sort_values("recording_id", ignore_index=True)
-        events = pd.DataFrame(self.events).sort_values("event_id", ignore_index=True)
+        events = pd.DataFrame(self.events, columns=[*EVENTS.columns]).sort_values("event_id", ignore_index=True)
         try:
             corpus = Corpus(self.name, RECORDINGS.validate(recordings), EVENTS.validate(events), pd.DataFrame())
         except pa.errors.SchemaError as error:
@@ -219,8 +204,6 @@ def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str
         if "start_s" in own:
             times = labelled[["start_s", "end_s"]].astype(float).to_numpy().tolist()
             events = sorted((*time, label) for time, label in zip(times, labelled["label"], strict=True))
-        if wrong := [event for event in events if not 0 <= event[0] < event[1] < math.inf]:
-            raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
         return events, columns[0]
 
     for path in sorted(set(folder.rglob("*.wav")) - set(by_file)):

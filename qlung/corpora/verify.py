@@ -17,7 +17,7 @@ def counts(corpus: Corpus) -> dict:
     return {"recordings": len(corpus.recordings), "patients": patients} | by_split
 
 
-def examine(name: str, root: Path | None = None, expect: dict | None = None) -> dict:
+def examine(name: str, root: Path | None = None) -> dict:
     """Read one corpus and compare it with what the whole one holds.
 
     Parameters
@@ -26,8 +26,6 @@ def examine(name: str, root: Path | None = None, expect: dict | None = None) -> 
         A registered corpus.
     root : Path, optional
         As `load_corpus` takes it: folder that holds ``name``/, or is the corpus itself.
-    expect : dict, optional
-        Of ``counts`` of the whole corpus, those that are known; default: what the corpus registers.
 
     Returns
     -------
@@ -42,9 +40,9 @@ def examine(name: str, root: Path | None = None, expect: dict | None = None) -> 
         - "unchecked": nothing is missing or damaged, and no expected counts are registered;
         - "absent": nothing of this corpus is there.
     """
-    expect = find(name).entry.get("expect", {}) if expect is None else expect
-    found = {"corpus": name, "verdict": "absent", "recordings": 0, "patients": 0, "train": [0] * 4, "test": [0] * 4,
-             "events": 0, "missing": {}, "damaged": {}, "remarks": [], "duplicates": [], "differs": []}  # fmt: skip
+    expect = find(name).entry.get("expect", {})
+    found = {"corpus": name, "recordings": 0, "events": 0, "missing": {}, "damaged": {}, "remarks": [],
+             "duplicates": [], "differs": []}  # fmt: skip
     try:
         corpus = load_corpus(name, root)
     except CorpusError as error:
@@ -59,18 +57,12 @@ def examine(name: str, root: Path | None = None, expect: dict | None = None) -> 
     # An event that was left out is annotated, so part of the published counts, though not usable.
     aside = int((corpus.report["done"] == ASIDE).sum())
     accounted = aside and found["events"] + aside == sum(expect.get("train", [])) + sum(expect.get("test", []))
-    for what, wanted in expect.items():
-        if found[what] != wanted and not (accounted and what in ("train", "test")):
-            found["differs"].append(f"{what}: {found[what]}, the whole corpus has {wanted}")
-    if found["damaged"]:
-        verdict = "damaged"
-    elif found["missing"] or found["recordings"] < expect.get("recordings", 0):
-        verdict = "partial"
-    elif found["differs"]:
-        verdict = "different"
-    else:
-        verdict = "complete" if expect else "unchecked"
-    return found | {"verdict": verdict}
+    for key in [key for key in expect if not (accounted and key in ("train", "test"))]:
+        if found[key] != expect[key]:
+            found["differs"].append(f"{key}: {found[key]}, the whole corpus has {expect[key]}")
+    partial = found["missing"] or found["recordings"] < expect.get("recordings", 0)
+    verdicts = {"damaged": found["damaged"], "partial": partial, "different": found["differs"], "complete": expect}
+    return found | {"verdict": next((verdict for verdict, holds in verdicts.items() if holds), "unchecked")}
 
 
 def fault(found: dict) -> str:

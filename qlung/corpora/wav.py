@@ -16,15 +16,14 @@ STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders write when they
 
 def data_length(path: Path) -> tuple[int, int]:
     """Bytes of samples that a RIFF header states, and bytes that follow it; (0, 0) where there is no such header."""
-    size = path.stat().st_size
     with path.open("rb") as file:
-        if file.read(4) != b"RIFF" or file.read(8)[4:] != b"WAVE":
-            return 0, 0
-        while len(head := file.read(8)) == 8:
+        start, head = file.read(12), file.read(8)
+        while start[:4] + start[8:] == b"RIFFWAVE" and len(head) == 8:
             name, length = struct.unpack("<4sI", head)
             if name == b"data":
-                return length, size - file.tell()
+                return length, path.stat().st_size - file.tell()
             file.seek(length + length % 2, 1)
+            head = file.read(8)
     return 0, 0
 
 
@@ -56,23 +55,18 @@ def examine(path: Path) -> dict:
 
 
 def _decode(file: soundfile.SoundFile) -> dict:
-    floating = file.subtype in ("FLOAT", "DOUBLE")
-    digest, frames, broken, loud, notes = hashlib.sha256(), 0, 0, False, []
-    for block in file.blocks(1 << 16, dtype="float64" if floating else "int32", always_2d=True):
+    kind = "float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32"
+    digest, frames, broken, silent = hashlib.sha256(), 0, 0, True
+    for block in file.blocks(1 << 16, dtype=kind, always_2d=True):
         digest.update(np.ascontiguousarray(block))
         frames += len(block)
-        broken += int((~np.isfinite(block)).any(1).sum()) if floating else 0
-        loud = loud or bool(block.any())
-    if not frames:
-        return {"unusable": "holds no samples"}
+        broken += int((~np.isfinite(block)).any(1).sum())
+        silent = silent and not block.any()
     if broken == frames:
-        return {"unusable": "not one sample is finite"}
-    if broken:
-        notes.append([f"{broken} samples are not finite", "set to 0"])
-    elif not loud:
-        notes.append(["silent: every sample is 0", "kept"])
-    if file.channels > 1:
-        notes.append([f"has {file.channels} channels", "averaged"])
+        return {"unusable": "not one sample is finite" if frames else "holds no samples"}
+    notes = [(broken, f"{broken} samples are not finite", "set to 0"), (silent, "silent: every sample is 0", "kept"),
+             (file.channels > 1, f"has {file.channels} channels", "averaged")]  # fmt: skip
+    notes = [[what, done] for applies, what, done in notes if applies]
     return {"frames": frames, "sha256": digest.hexdigest(), "notes": notes}
 
 
