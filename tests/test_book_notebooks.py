@@ -228,9 +228,9 @@ def test_variants_are_named_by_what_they_change():
     assert rows[6][1].lam == 0
     assert all(config.lr == 1e-3 for _, config in rows)
     settings["variants"] = [{"method": "qlung", "lamda": 1}]
-    with pytest.raises(ConfigError, match=r"variant 'qlung lamda=1': 'lamda' is unknown .*did you mean 'lam'"):
+    with pytest.raises(ConfigError, match=r"'qlung lamda=1': unknown setting 'lamda': .*did you mean 'lam'"):
         profiles.Profile("mine", ["icbhi"], {"cnn": settings}).rows()
-    with pytest.raises(ConfigError, match="split is 'mine', not official"):
+    with pytest.raises(ConfigError, match="unknown split 'mine': choose from official"):
         profiles.Profile("mine", ["icbhi"], {}, split="mine")
 
 

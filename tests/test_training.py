@@ -239,9 +239,6 @@ def test_bfloat16_trains_and_is_recorded(train):
     assert json.loads((run.folder / "run.json").read_text())["config"]["precision"] == "bf16"
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
     assert all(value.dtype != torch.bfloat16 for value in load_file(run.folder / "model.safetensors").values())
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="'fp16' needs a GPU"):
-            train(dataclasses.replace(QUICK, precision="fp16"))
 
 
 @pytest.mark.parametrize("method", ["ce", "qlung"])
@@ -257,14 +254,15 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [({"checkpoint": "best"}, "unknown checkpoint 'best': choose from last, val, best_on_test"),
-     ({"method": "qlungg"}, "unknown method 'qlungg': choose from ce, .*Did you mean 'qlung'?"),
-     ({"backbone": "mn40"}, "unknown backbone 'mn40': .*Did you mean 'mn04'"),
+     ({"method": "qlungg"}, "unknown method 'qlungg': choose from ce, .*did you mean 'qlung'?"),
+     ({"backbone": "mn40"}, "unknown backbone 'mn40': .*did you mean 'mn04'"),
      ({"quality": "aks"}, "unknown quality 'aks': choose from aqs, "), ({"normalise": "ranks"}, "unknown normalise"),
      ({"precision": "half"}, "unknown precision"), ({"head": "cos"}, "unknown head 'cos': choose from '', linear"),
-     ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*Did you mean 'gamma'?"),
-     ({"augment": "false"}, r"augment should be bool, it is 'false' \(str\)"),
-     ({"epochs": 2.5}, r"epochs should be int, it is 2.5 \(float\)"), ({"seed": True}, "seed should be int"),
-     ({"lr": "1e-3"}, "lr should be float"), ({"lr": float("nan")}, "lr should be a finite number, it is nan"),
+     ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*did you mean 'gamma'?"),
+     ({"augment": "false"}, r"augment should be a valid boolean, it is 'false' \(str\)"),
+     ({"epochs": 2.5}, r"epochs should be a valid integer, it is 2.5 \(float\)"),
+     ({"seed": True}, "seed should be a valid integer"),
+     ({"lr": "1e-3"}, "lr should be a valid number"), ({"lr": float("nan")}, "lr should be a finite number, it is nan"),
      ({"lr": 0}, "lr should be greater than 0, it is 0"), ({"epochs": 0}, "epochs should be greater than or equal to"),
      ({"accumulate": 0}, "accumulate should be greater"), ({"batch_size": -8}, "batch_size should be greater"),
      ({"seed": -1}, "seed should be greater"), ({"ma_update": 1.0}, "ma_update should be less than 1, it is 1.0"),
