@@ -176,18 +176,14 @@ class AST(nn.Module):
 
 
 def fit_positions(network: nn.Module, frames: int = 798) -> None:
-    """Fit an AST's position embeddings to ``frames``: the middle of a longer grid, or a shorter one interpolated."""
+    """Cut an AST's position embeddings to the middle ``frames`` of its longer grid."""
     config, embeddings = network.config, network.embeddings
     height, width = embeddings.get_shape(config)
     config.max_length = frames
     wanted, positions = embeddings.get_shape(config)[1], embeddings.position_embeddings.detach()
-    grid = positions[:, 2:].unflatten(1, (height, width)).permute(0, 3, 1, 2)  # [1, d, height, width]
-    if wanted <= width:
-        start = width // 2 - wanted // 2
-        grid = grid[..., start : start + wanted]
-    else:
-        grid = nn.functional.interpolate(grid, (height, wanted), mode="bilinear")
-    embeddings.position_embeddings = nn.Parameter(torch.cat([positions[:, :2], grid.flatten(2).mT], 1))
+    start = width // 2 - wanted // 2
+    middle = positions[:, 2:].unflatten(1, (height, width))[:, :, start : start + wanted]  # [1, height, wanted, d]
+    embeddings.position_embeddings = nn.Parameter(torch.cat([positions[:, :2], middle.flatten(1, 2)], 1))
 
 
 class CLAP(nn.Module):
@@ -232,8 +228,10 @@ def _from_hub(name: str, pretrained: bool) -> nn.Module:
     if wrong := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
         raise WeightsError(f"'{source}' does not fit {name}: {len(wrong)} tensors missing or wrong, first {wrong[0]}")
     model, local = wrap(network), folder / "model.safetensors"
-    hub = f"{HUB[name]} {network.config._commit_hash}"
-    model.weights = f"{local.name} {_sha256(local)}" if folder.is_dir() else hub
+    if folder.is_dir():
+        model.weights = f"{local.name} {_sha256(local)}"
+    else:
+        model.weights = f"{source} {network.config._commit_hash}"
     return model
 
 

@@ -8,7 +8,6 @@ import resource
 import time
 
 import accelerate
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -23,8 +22,7 @@ from ..margins import Objective
 from ..quality import sources
 from . import runs
 from .config import Config
-from .model import Model, outputs, predict
-from .runs import Run, run_folder
+from .model import Model, predict
 
 DIVERGED = 1e4  # far above any loss on cosines (about 2 * 37), and above any a linear head recovers from
 STATEFUL = ("model", "optimiser", "schedule")  # what a checkpoint keeps of a Trainer: states of these, ...
@@ -39,37 +37,30 @@ class Trainer:
         self.model = Model(config).to(device, memory_format=torch.channels_last)
         if world > 1 and device.type == "cuda":
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
-        front_end = self.model.encoder.front_end
+        self.corpus, self.validation = corpus, None
+        if config.checkpoint == "val":
+            fold = grouped_folds(corpus, 5, config.seed)[0]
+            self.corpus, self.validation = fold.select("train"), fold.select("test")
+        elif config.checkpoint == "best_on_test":
+            self.validation = next(iter(tests.values()))
+        front_end, scorer = self.model.encoder.front_end, (config.alpha, config.beta, config.normalise)
         with torch.random.fork_rng(devices=[]):  # a front end that builds a network must not move the seed
-            self._load_clips(config, corpus, tests, front_end)
+            self.x = frontends.extract(self.corpus, front_end)
+            aqs, self.quality = sources.training_quality(self.corpus, config.quality, *scorer, config.seed)
+        self.target = torch.tensor(self.corpus.events["label"].to_numpy())
+        self.aqs, self.counts = torch.tensor(aqs, dtype=torch.float32), self.target.bincount(minlength=4).tolist()
         self.masks = frontends.MASKS.get(front_end.recipe) if config.augment else None
         self.objective = Objective(config, self.counts).to(device)
         weights = self.objective.class_weights
         self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
-        lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.rows) / config.batch_size)
+        lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.x) / config.batch_size)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps, eta_min=lr / 1000)
         self.history, self.chosen, self.best, self.seconds = [], {}, {}, 0.0
 
-    def _load_clips(self, config: Config, corpus, tests: dict, front_end) -> None:
-        """Features, labels and quality; the rows to train on; the validation set that an epoch is chosen by."""
-        self.x, self.target = frontends.extract(corpus, front_end), torch.tensor(corpus.events["label"].to_numpy())
-        rows, self.validation = np.arange(len(self.x)), None
-        if config.checkpoint == "val":
-            held_out = (grouped_folds(corpus, 5, config.seed)[0].events["split"] == "test").to_numpy()
-            rows, self.validation = rows[~held_out], (self.x[held_out], self.target[held_out].numpy())
-        elif config.checkpoint == "best_on_test":
-            test = next(iter(tests.values()))
-            self.validation = (frontends.extract(test, front_end), test.events["label"].to_numpy())
-        settings = (config.quality, config.alpha, config.beta, config.normalise, config.seed)
-        values, self.quality = sources.training_quality(corpus, *settings, rows)
-        self.rows, self.aqs = torch.from_numpy(rows), torch.zeros(len(self.x))
-        self.aqs[rows] = torch.tensor(values, dtype=torch.float32)
-        self.counts = self.target[self.rows].bincount(minlength=4).tolist()
-
     def batches(self, size: int):
         """Rows of an epoch's batches, in a new random order."""
-        return self.rows[torch.randperm(len(self.rows), generator=self.generator)].split(size)
+        return torch.randperm(len(self.x), generator=self.generator).split(size)
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
         """Features of a batch on the device, with SpecAugment's masks where the configuration wants them."""
@@ -80,8 +71,8 @@ class Trainer:
         """Score the epoch on the validation set, if there is one, and keep its weights if it is the best so far."""
         if self.validation is None:
             return
-        features, labels = self.validation
-        score = float(icbhi_score(labels, outputs(self.model, features)[0].argmax(1)).score)
+        table = predict(self.model, self.validation)
+        score = float(icbhi_score(table["label"], table["predicted"]).score)
         self.history[-1]["score"] = score
         if score > self.chosen.get("score", -1):
             self.chosen = {"epoch": self.history[-1]["epoch"], "score": score}
@@ -96,18 +87,14 @@ class Trainer:
 
     def resume(self, folder, progress) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
-        path, state = runs.load_checkpoint(folder, progress)
-        if not state:
+        if not (state := runs.load_checkpoint(folder, progress)):
             return
-        try:
-            for name in STATEFUL:
-                getattr(self, name).load_state_dict(state[name])
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"'{path}' is of another model: {error}. Delete that file to start over.") from error
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
         vars(self).update({name: state[name] for name in KEPT})
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
+        if state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"])
 
 
@@ -128,7 +115,7 @@ def reproducible(seed: int):
                 del os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
 
-def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lambda epoch, line: None) -> Run:
+def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lambda epoch, line: None) -> runs.Run:
     """Train on ``corpus``, predict every corpus in ``tests``, and leave one folder.
 
     A finished folder is reused; a killed run goes on from its last whole epoch, on a CPU with as many threads
@@ -151,7 +138,7 @@ def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lamb
     ConfigError, MarginError, WeightsError, TrainingError
     """
     tests = tests or {}
-    folder = run_folder(profile, config, corpus, tests)
+    folder = runs.run_folder(profile, config, corpus, tests)
     if runs.is_finished(folder):
         return runs.open_run(folder, config)
     if config.checkpoint == "best_on_test":
@@ -198,10 +185,8 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
             norms.append(nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]))
             step_loss = sum(part["loss"] for part in sums[-config.accumulate :])
             if not step_loss < DIVERGED or not norms[-1].isfinite():  # NaN compares false
-                raise TrainingError(
-                    f"{config.name} diverged in epoch {epoch}, step {len(norms)}: loss {step_loss.item():.3g}, "
-                    f"gradient norm {norms[-1].item():.3g}. Lower lr ({config.lr}). Finished runs are untouched."
-                )
+                found = f"loss {step_loss.item():.3g}, gradient norm {norms[-1].item():.3g}. Lower lr ({config.lr})"
+                raise TrainingError(f"{config.name} diverged in epoch {epoch}, step {len(norms)}: {found}.")
             run.optimiser.step()
             run.schedule.step()
         run.history.append({"epoch": epoch, **_epoch_means(sums, norms, world), "lr": run.schedule.get_last_lr()[0]})

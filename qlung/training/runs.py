@@ -67,11 +67,8 @@ def disk_errors(folder: Path):
     try:
         yield
     except OSError as error:
-        raise TrainingError(
-            f"cannot write the run to '{folder}': {error.strerror or error}. Free some space or make it writable, or "
-            "set QLUNG_RUNS to another folder; the same command then goes on from the last checkpoint. Finished runs "
-            "are untouched."
-        ) from error
+        hint = "Make room, or set QLUNG_RUNS to another folder; the same command then goes on. Finished runs stay"
+        raise TrainingError(f"cannot write the run to '{folder}': {error.strerror or error}. {hint}.") from error
 
 
 @contextlib.contextmanager
@@ -113,8 +110,8 @@ def save_checkpoint(folder: Path, state: dict) -> None:
         os.replace(fresh, newest)
 
 
-def load_checkpoint(folder: Path, progress) -> tuple[Path | None, dict]:
-    """(path, state) of the newest sound checkpoint, on the CPU; (None, {}) where there is none.
+def load_checkpoint(folder: Path, progress) -> dict:
+    """State of the newest sound checkpoint, on the CPU; empty where there is none.
 
     A damaged one is reported to ``progress(line)`` and passed over.
     """
@@ -123,10 +120,10 @@ def load_checkpoint(folder: Path, progress) -> tuple[Path | None, dict]:
             with zipfile.ZipFile(path) as file:  # torch.load does not compare the checksums that torch.save writes
                 if damaged := file.testzip():
                     raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-            return path, torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
         except (zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError) as error:
             progress(f"'{path.name}' is damaged ({error}): going on from what is before it")
-    return None, {}
+    return {}
 
 
 def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFrame | None, record: dict) -> None:
