@@ -32,7 +32,7 @@ def train_all(profile: str, data: str = "", progress=lambda share, line: None, *
         for _, config in rows:
             fit(config, train, tests, profile, lambda n, line, before=done: progress((before + n) / total, line))
             done += config.epochs
-    return _stack(profile, pairs, rows)
+    return load_predictions(profile, data, **which)
 
 
 def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
@@ -56,10 +56,6 @@ def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
         command = f"qlung train --profile {profile}" + (f" --data {data}" if data else "")
         found = f"{len(missing)} of {len(folders)} runs of profile '{profile}' are not trained (first missing"
         raise TrainingError(f"{found}: '{missing[0]}'). Run `{command}`, or notebook 04.")
-    return _stack(profile, pairs, rows)
-
-
-def _stack(profile: str, pairs: list, rows: list) -> pd.DataFrame:
     out = []
     for train, tests in pairs:
         clips = _clips(train, tests)

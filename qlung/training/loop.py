@@ -58,10 +58,6 @@ class Trainer:
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps, eta_min=lr / 1000)
         self.history, self.chosen, self.best, self.seconds = [], {}, {}, 0.0
 
-    def batches(self, size: int):
-        """Rows of an epoch's batches, in a new random order."""
-        return torch.randperm(len(self.x), generator=self.generator).split(size)
-
     def features(self, batch: torch.Tensor) -> torch.Tensor:
         """Features of a batch on the device, with SpecAugment's masks where the configuration wants them."""
         x = torch.from_numpy(self.x[batch.numpy()]).to(self.device).float()  # half the bytes to the device
@@ -87,15 +83,14 @@ class Trainer:
 
     def resume(self, folder, progress) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
-        if not (state := runs.load_checkpoint(folder, progress)):
-            return
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        vars(self).update({name: state[name] for name in KEPT})
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"])
+        if state := runs.load_checkpoint(folder, progress):
+            for name in STATEFUL:
+                getattr(self, name).load_state_dict(state[name])
+            vars(self).update({name: state[name] for name in KEPT})
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"])
 
 
 @contextlib.contextmanager
@@ -169,7 +164,7 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
             torch.manual_seed(config.seed + 1000 * epoch + rank)
         net.train()
         sums, norms = [], []
-        for batch in run.batches(config.batch_size):
+        for batch in torch.randperm(len(run.x), generator=run.generator).split(config.batch_size):
             features = run.features(batch)
             run.optimiser.zero_grad()
             for part, share, is_last in micro_batches(run.weight[batch], rank, world, config.accumulate):

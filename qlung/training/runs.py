@@ -101,13 +101,12 @@ def save_checkpoint(folder: Path, state: dict) -> None:
         Tensors, numbers, strings, and lists and dicts of them: what ``torch.load(weights_only=True)`` reads.
     """
     content = io.BytesIO()  # on a full disk torch.save would complain of its own file's position
-    newest, previous, fresh = (folder / name for name in (*CHECKPOINTS, "checkpoint.new.pt"))
+    newest, previous = (folder / name for name in CHECKPOINTS)
     with disk_errors(folder):
         torch.save(state, content)
-        _write_synced(fresh, content.getbuffer())
         if newest.is_file():
             os.replace(newest, previous)
-        os.replace(fresh, newest)
+        _write_synced(newest, content.getbuffer())
 
 
 def load_checkpoint(folder: Path, progress) -> dict:
