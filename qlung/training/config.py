@@ -89,13 +89,7 @@ class Config(Settings):
 
 
 def explain(error: pydantic.ValidationError, settings) -> str:
-    """The first fault in one sentence: setting, value, what is expected, and the nearest word.
-
-    Parameters
-    ----------
-    settings : iterable of str
-        Names of all settings.
-    """
+    """The first fault in one sentence: setting, value, what is expected, and the nearest of all ``settings``."""
     fault = max(error.errors(), key=lambda fault: fault["type"] == "unexpected_keyword_argument")  # else the first
     name, value = ".".join(map(str, fault["loc"])), fault["input"]
     if fault["type"] == "unexpected_keyword_argument":
