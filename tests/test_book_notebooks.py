@@ -443,7 +443,8 @@ def test_finished_models_can_be_loaded_and_predict(small_book):
     keys = ["method", "seed", "event_id"]
     before = predictions[predictions["corpus"] == "synthetic-icbhi"][[*keys, "predicted", "patient_id", "label"]]
     for step, same in ((0, 1.0), (1, 0.98)):  # undamaged; noise far below the signal
-        now = degraded[degraded["severity"] == step].merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
+        now = degraded[degraded["severity"] == step]
+        now = now.merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
         assert len(now) == len(before) == 4 * len(icbhi.events)
         assert (now["predicted_x"] == now["predicted_y"]).mean() >= same
     drowned = degraded[degraded["severity"] == 2]["predicted"].to_numpy()
