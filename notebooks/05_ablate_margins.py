@@ -68,7 +68,7 @@ results.pretty(means)
 # The figure shows the backbone with the most methods.
 
 # %%
-widest = max(study.backbones, key=lambda name: len(study.backbones[name]["methods"]))
+widest = max(study.backbones, key=lambda name: len(study.backbones[name].methods))
 drawn = runs[runs["backbone"] == widest]
 methods = [m for m in figures.METHOD_NAMES if m in set(drawn["method"])]
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from . import paths
 from .audio.frontends import FrontEnd, mn_logmel
 from .cache import code_version
-from .errors import ConfigError, WeightsError
+from .errors import ConfigError, WeightsError, choices
 
 HUB = {"ast": "MIT/ast-finetuned-audioset-10-10-0.4593", "clap": "laion/clap-htsat-unfused"}
 MN04_FILE = "mn04_as_mAP_432.pt"
@@ -30,12 +30,10 @@ class SmallCNN(nn.Module):
 
     def __init__(self):
         super().__init__()
-        layers, before = [], 1
-        for width, stride in ((16, 4), (32, 2), (64, 2), (64, 2)):
-            kernel = 5 if stride == 4 else 3
+        layers = []
+        for before, width, kernel, stride in ((1, 16, 5, 4), (16, 32, 3, 2), (32, 64, 3, 2), (64, 64, 3, 2)):
             convolution = nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False)
             layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
-            before = width
         self.features = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -49,11 +47,9 @@ def _width(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class _ConvNorm(nn.Sequential):
-    def __init__(self, before, after, kernel=1, stride=1, groups=1, act=nn.Hardswish):
-        conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
-        norm = nn.BatchNorm2d(after, eps=1e-3, momentum=0.01)
-        super().__init__(*([conv, norm] if act is None else [conv, norm, act()]))
+def _conv_norm(before, after, kernel=1, stride=1, groups=1, act=nn.Hardswish) -> nn.Sequential:
+    conv = nn.Conv2d(before, after, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(after, eps=1e-3, momentum=0.01), *([act()] if act else []))
 
 
 class _SqueezeExcite(nn.Module):
@@ -61,10 +57,9 @@ class _SqueezeExcite(nn.Module):
 
     def __init__(self, channels):
         super().__init__()
-        gate = nn.Module()
-        gate.fc1 = nn.Linear(channels, _width(channels / 4))
-        gate.fc2 = nn.Linear(_width(channels / 4), channels)
-        self.conc_se_layers = nn.ModuleList([gate])
+        fewer = _width(channels / 4)
+        gate = {"fc1": nn.Linear(channels, fewer), "fc2": nn.Linear(fewer, channels)}
+        self.conc_se_layers = nn.ModuleList([nn.ModuleDict(gate)])
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.conc_se_layers[0]
@@ -74,11 +69,11 @@ class _SqueezeExcite(nn.Module):
 class _InvertedResidual(nn.Module):
     def __init__(self, before, expanded, after, kernel, stride, squeeze, act):
         super().__init__()
-        layers = [_ConvNorm(before, expanded, act=act)] if expanded != before else []
-        layers.append(_ConvNorm(expanded, expanded, kernel, stride, expanded, act))
+        layers = [_conv_norm(before, expanded, act=act)] if expanded != before else []
+        layers.append(_conv_norm(expanded, expanded, kernel, stride, expanded, act))
         layers += [_SqueezeExcite(expanded)] if squeeze else []
-        layers.append(_ConvNorm(expanded, after, act=None))
-        self.block, self.residual = nn.Sequential(*layers), stride == 1 and before == after
+        self.block = nn.Sequential(*layers, _conv_norm(expanded, after, act=None))
+        self.residual = stride == 1 and before == after
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.block(x) if self.residual else self.block(x)
@@ -109,23 +104,19 @@ class MobileNet(nn.Module):
     def __init__(self, width: float = 0.4):
         super().__init__()
         before = _width(16 * width)
-        layers = [_ConvNorm(1, before, 3, 2)]
+        layers = [_conv_norm(1, before, 3, 2)]
         for kernel, expanded, after, squeeze, act, stride in _LARGE:
             after = _width(after * width)
             layers.append(_InvertedResidual(before, _width(expanded * width), after, kernel, stride, squeeze, act))
             before = after
-        layers.append(_ConvNorm(before, 6 * before))
+        layers.append(_conv_norm(before, 6 * before))
         self.features = nn.Sequential(*layers)
-        head = [nn.Linear(6 * before, 512), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(512, 527)]
-        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *head)
+        tags = [nn.Linear(6 * before, 512), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(512, 527)]  # of AudioSet
+        self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *tags)  # only checks the weights
 
     def forward(self, features: Tensor) -> Tensor:
         """[B, 128, frames] -> [B, 384]."""
         return self.features(features[:, None]).mean((2, 3))
-
-    def tags(self, features: Tensor) -> Tensor:
-        """AudioSet logits [B, 527], to check that the weights are loaded right."""
-        return self.classifier(self.features(features[:, None]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +146,7 @@ class Projector(nn.Module):
     def __init__(self):
         super().__init__()
         self.front_end = Embedded("mn04_embedding", 32000)
-        hidden = [nn.LayerNorm(384), nn.Linear(384, 256), nn.ReLU(), nn.Dropout(0.2)]
+        hidden = nn.LayerNorm(384), nn.Linear(384, 256), nn.ReLU(), nn.Dropout(0.2)
         self.layers = nn.Sequential(*hidden, nn.Linear(256, self.dim))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -172,6 +163,7 @@ class AST(nn.Module):
     """
 
     front_end = FrontEnd("ast", 16000)
+    weights = "RANDOM: pretrained=False"
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -184,18 +176,14 @@ class AST(nn.Module):
 
 
 def fit_positions(network: nn.Module, frames: int = 798) -> None:
-    """Fit an AST's position embeddings to ``frames``: the middle of a longer grid, or a shorter one interpolated."""
+    """Cut an AST's position embeddings to the middle ``frames`` of its longer grid."""
     config, embeddings = network.config, network.embeddings
     height, width = embeddings.get_shape(config)
     config.max_length = frames
     wanted, positions = embeddings.get_shape(config)[1], embeddings.position_embeddings.detach()
-    grid = positions[:, 2:].unflatten(1, (height, width)).permute(0, 3, 1, 2)  # [1, d, height, width]
-    if wanted <= width:
-        start = width // 2 - wanted // 2
-        grid = grid[..., start : start + wanted]
-    else:
-        grid = nn.functional.interpolate(grid, (height, wanted), mode="bilinear")
-    embeddings.position_embeddings = nn.Parameter(torch.cat([positions[:, :2], grid.flatten(2).mT], 1))
+    start = width // 2 - wanted // 2
+    middle = positions[:, 2:].unflatten(1, (height, width))[:, :, start : start + wanted]  # [1, height, wanted, d]
+    embeddings.position_embeddings = nn.Parameter(torch.cat([positions[:, :2], middle.flatten(1, 2)], 1))
 
 
 class CLAP(nn.Module):
@@ -207,6 +195,7 @@ class CLAP(nn.Module):
     """
 
     front_end = FrontEnd("clap", 48000)
+    weights = "RANDOM: pretrained=False"
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -224,46 +213,42 @@ def weights_dir() -> Path:
 
 def _from_hub(name: str, pretrained: bool) -> nn.Module:
     """AST or CLAP through transformers: safetensors from ``$QLUNG_WEIGHTS``/name or the hub, never a pickle."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise ConfigError(f"{name} needs the transformers package: pip install transformers") from error
+    import transformers  # slow, and only these two need it
+
     wrap, kind = {"ast": (AST, transformers.ASTModel), "clap": (CLAP, transformers.ClapAudioModelWithProjection)}[name]
     if not pretrained:
-        model = wrap(kind(kind.config_class()))
-        model.weights = "RANDOM: pretrained=False"
-        return model
+        return wrap(kind(kind.config_class()))
     folder = weights_dir() / name
     source = folder if folder.is_dir() else HUB[name]
     try:
         network, loaded = kind.from_pretrained(source, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise WeightsError(
-            f"{name} needs its weights: put config.json and model.safetensors of {HUB[name]} in '{folder}', or connect "
-            f"to huggingface.co once. Tried '{source}': {error}"
-        ) from error
+        wanted = f"put config.json and model.safetensors of {HUB[name]} in '{folder}', or connect to huggingface.co"
+        raise WeightsError(f"{name} needs its weights: {wanted} once. Tried '{source}': {error}") from error
     if wrong := sorted(map(str, [*loaded["missing_keys"], *loaded["mismatched_keys"]])):
         raise WeightsError(f"'{source}' does not fit {name}: {len(wrong)} tensors missing or wrong, first {wrong[0]}")
-    model = wrap(network)
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() if folder.is_dir() else ""
-    model.weights = f"model.safetensors {digest}" if digest else f"{HUB[name]} {network.config._commit_hash}"
+    model, local = wrap(network), folder / "model.safetensors"
+    if folder.is_dir():
+        model.weights = f"{local.name} {_sha256(local)}"
+    else:
+        model.weights = f"{source} {network.config._commit_hash}"
     return model
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def mn04_weights() -> Path:
     """Path of the AudioSet weights, checked by sha256: ``$QLUNG_WEIGHTS`` (a folder or the file), else the cache."""
     named = weights_dir()
-    for path in (named, named / MN04_FILE):
-        if path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            accepted = path.with_name(f"{path.name}.accepted-sha256")  # `qlung data fetch weights --accept-sha256`
-            expected = [MN04_SHA256] + ([accepted.read_text(encoding="utf-8").strip()] if accepted.is_file() else [])
-            if digest not in expected:
-                raise WeightsError(f"'{path}' has sha256 {digest}, not {MN04_SHA256}: delete it and fetch it again.")
-            return path
-    raise WeightsError(
-        f"mn04 needs its AudioSet weights: run `qlung data fetch weights`, or put {MN04_URL} at '{named / MN04_FILE}'."
-    )
+    path = named if named.is_file() else named / MN04_FILE
+    if not path.is_file():
+        raise WeightsError(f"mn04 needs its weights: run `qlung data fetch weights`, or put {MN04_URL} at '{path}'.")
+    digest, accepted = _sha256(path), path.with_name(f"{path.name}.accepted-sha256")  # `fetch weights --accept-sha256`
+    if digest != MN04_SHA256 and not (accepted.is_file() and accepted.read_text(encoding="utf-8").strip() == digest):
+        raise WeightsError(f"'{path}' has sha256 {digest}, not {MN04_SHA256}: delete it and fetch it again.")
+    return path
 
 
 def build_backbone(name: str, pretrained: bool = True) -> nn.Module:
@@ -280,22 +265,15 @@ def build_backbone(name: str, pretrained: bool = True) -> nn.Module:
     ------
     ConfigError, WeightsError
     """
-    if name == "cnn":
-        return SmallCNN()
-    if name == "mn04_frozen":
-        if not pretrained:
-            raise ConfigError("mn04_frozen needs pretrained=True: random frozen features would be noise")
-        return Projector()
     if name in HUB:
         return _from_hub(name, pretrained)
-    if name != "mn04":
-        raise ConfigError(f"unknown backbone '{name}': choose cnn, mn04, mn04_frozen, ast or clap")
-    model = MobileNet()
-    if pretrained:
+    if name == "mn04_frozen" and not pretrained:
+        raise ConfigError("mn04_frozen needs pretrained=True: random frozen features would be noise")
+    if name not in (kinds := {"cnn": SmallCNN, "mn04": MobileNet, "mn04_frozen": Projector}):
+        raise ConfigError(f"unknown backbone '{name}': {choices(name, [*kinds, *HUB])}")
+    model = kinds[name]()
+    if name == "mn04" and pretrained:
         path = mn04_weights()
-        try:
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except RuntimeError as error:
-            raise WeightsError(f"'{path}' does not fit mn04: {error}") from error
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         model.weights = path.name
     return model

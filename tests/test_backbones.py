@@ -45,7 +45,7 @@ def test_clap_features_equal_the_reference():
     torch.testing.assert_close(ours, theirs.float(), atol=5e-3, rtol=0)
 
 
-def test_positions_are_cut_in_the_middle_or_stretched():
+def test_positions_are_cut_in_the_middle():
     """The family's rule: 101 columns of 10 s become the middle 79 of them for 8 s."""
     network = transformers.ASTModel(transformers.ASTConfig(hidden_size=4, num_hidden_layers=1, num_attention_heads=1))
     before = torch.arange(1214.0)[None, :, None].expand(1, 1214, 4)
@@ -56,10 +56,7 @@ def test_positions_are_cut_in_the_middle_or_stretched():
     assert after[0, :2, 0].tolist() == [0, 1]
     grid = before[0, 2:, 0].reshape(12, 101)[:, 50 - 39 : 50 - 39 + 79]
     assert torch.equal(after[0, 2:, 0].reshape(12, 79), grid)
-    backbones.fit_positions(network, 1024)
-    grid = network.embeddings.position_embeddings[0, 2:, 0].reshape(12, 101)
-    assert (grid.diff(dim=1) >= 0).all()
-    assert network(torch.zeros(1, 1024, 128)).pooler_output.shape == (1, 4)
+    assert network(torch.zeros(1, 798, 128)).pooler_output.shape == (1, 4)
 
 
 @pytest.mark.parametrize(("name", "shape", "dim"), [("ast", (2, 798, 128), 32), ("clap", (2, 1001, 64), 12)])

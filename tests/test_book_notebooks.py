@@ -228,9 +228,9 @@ def test_variants_are_named_by_what_they_change():
     assert rows[6][1].lam == 0
     assert all(config.lr == 1e-3 for _, config in rows)
     settings["variants"] = [{"method": "qlung", "lamda": 1}]
-    with pytest.raises(ConfigError, match=r"variant 'qlung lamda=1': 'lamda' is unknown .*did you mean 'lam'"):
+    with pytest.raises(ConfigError, match=r"'qlung lamda=1': unknown setting 'lamda': .*did you mean 'lam'"):
         profiles.Profile("mine", ["icbhi"], {"cnn": settings}).rows()
-    with pytest.raises(ConfigError, match="split is 'mine', not official"):
+    with pytest.raises(ConfigError, match="unknown split 'mine': choose from official"):
         profiles.Profile("mine", ["icbhi"], {}, split="mine")
 
 
@@ -443,11 +443,12 @@ def test_finished_models_can_be_loaded_and_predict(small_book):
     keys = ["method", "seed", "event_id"]
     before = predictions[predictions["corpus"] == "synthetic-icbhi"][[*keys, "predicted", "patient_id", "label"]]
     for step, same in ((0, 1.0), (1, 0.98)):  # undamaged; noise far below the signal
-        now = degraded[degraded["step"] == step].merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
+        now = degraded[degraded["severity"] == step]
+        now = now.merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
         assert len(now) == len(before) == 4 * len(icbhi.events)
         assert (now["predicted_x"] == now["predicted_y"]).mean() >= same
-    drowned = degraded[degraded["step"] == 2]["predicted"].to_numpy()
-    assert (drowned != degraded[degraded["step"] == 0]["predicted"].to_numpy()).any()
+    drowned = degraded[degraded["severity"] == 2]["predicted"].to_numpy()
+    assert (drowned != degraded[degraded["severity"] == 0]["predicted"].to_numpy()).any()
     unit = model.embeddings(models["qlung", 0], icbhi)
     assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
     own = predictions[(predictions["corpus"] == "synthetic-icbhi") & (predictions["method"] == "qlung")]

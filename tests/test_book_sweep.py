@@ -139,10 +139,11 @@ epochs = 1
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
-    [("epochs = 1", "epoch = 1", "backbone cnn: 'epoch' is unknown or missing"),
-     ("epochs = 1", 'epochs = "1"', "epochs should be int"), ("[0, 1]", '["0"]', "seed should be int"),
-     ('"qlung"', '"qlun"', "unknown method 'qlun'"), ("seeds = [0, 1]", "", "'seeds' is unknown or missing"),
-     ("profiles", "profile", "is no table of profiles"), ("corpora =", "corpus =", "'corpus' is unknown")],
+    [("epochs = 1", "epoch = 1", "backbone cnn, 'ce': unknown setting 'epoch'"),
+     ("epochs = 1", 'epochs = "1"', "epochs should be a valid integer"),
+     ("[0, 1]", '["0"]', "seeds.0 should be a valid integer"),
+     ('"qlung"', '"qlun"', "unknown method 'qlun'"), ("seeds = [0, 1]", "", "seeds: Field required"),
+     ("profiles", "profile", "is no table of profiles"), ("corpora =", "corpus =", "unknown setting 'corpus'")],
 )  # fmt: skip
 def test_a_wrong_table_stops_before_anything_starts(old, new, message, synthetic_root, tmp_path):
     table = tmp_path / "rows.toml"

@@ -360,13 +360,13 @@ seeds = [0]
 """
     assert load(good).names == ["icbhi", "sprsound"]
     for old, new, message in [
-        ("corpora", "corpus", r"unknown or missing: choose from corpora, .*did you mean 'corpora'"),
+        ("corpora", "corpus", r"unknown setting 'corpus': choose from .*did you mean 'corpora'"),
         ('["icbhi:sc", "sprsound"]', '["icbhi:sc", "icbhi"]', "each corpus can be named once"),
-        ('["icbhi:sc", "sprsound"]', "[1]", "should be a list of names"),
-        ('["ce"]', '"ce"', "'methods' is unknown or missing"),
-        ("seeds", "seed", "did you mean 'seeds'"),
-        ("[profiles.mine.backbones.cnn]", "[profiles.mine.backbones]\ncnn = 3\n[x]", "should be a table with methods"),
-        ("seeds = [0]", "seeds = [0]\nseed = 1", "'seed' is unknown or missing"),
+        ('["icbhi:sc", "sprsound"]', "[1]", "corpora.0 should be a valid string"),
+        ('["ce"]', '"ce"', "backbones.cnn.methods should be a valid list"),
+        ("seeds", "seed", "backbones.cnn.seeds: Field required"),
+        ("[profiles.mine.backbones.cnn]", "[profiles.mine.backbones]\ncnn = 3\n[x]", "backbones.cnn should be a valid"),
+        ("seeds = [0]", "seeds = [0]\nseed = 1", "multiple values for keyword argument 'seed'"),
     ]:
         with pytest.raises(ConfigError, match=message):
             load(good.replace(old, new)).rows()

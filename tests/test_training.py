@@ -155,9 +155,10 @@ def test_validation_patients_are_held_out_and_choose_the_epoch(train, corpora, m
     assert sum(record["train_counts"]) + len(labels[0]) == len(corpora[0].events)
     assert run.history["score"].idxmax() + 1 == record["chosen"]["epoch"]
     job = loop.Trainer(run.config, *corpora, torch.device("cpu"))
-    patients = corpora[0].events["recording_id"].map(corpora[0].recordings.set_index("recording_id")["patient_id"])
-    inside = patients.isin(patients[job.rows.numpy()])
-    assert inside.sum() == len(job.rows) < len(patients)
+    sides = [set(part.of_events("patient_id")) for part in (job.corpus, job.validation)]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == set(corpora[0].of_events("patient_id"))
+    assert len(job.x) + len(job.validation.events) == len(corpora[0].events)
     with pytest.raises(KeyboardInterrupt):
         train(run.config, "stopped", progress=stop_after(2))
     assert weights(train(run.config, "stopped")) == weights(run)
@@ -239,9 +240,6 @@ def test_bfloat16_trains_and_is_recorded(train):
     assert json.loads((run.folder / "run.json").read_text())["config"]["precision"] == "bf16"
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
     assert all(value.dtype != torch.bfloat16 for value in load_file(run.folder / "model.safetensors").values())
-    if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="'fp16' needs a GPU"):
-            train(dataclasses.replace(QUICK, precision="fp16"))
 
 
 @pytest.mark.parametrize("method", ["ce", "qlung"])
@@ -257,14 +255,15 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [({"checkpoint": "best"}, "unknown checkpoint 'best': choose from last, val, best_on_test"),
-     ({"method": "qlungg"}, "unknown method 'qlungg': choose from ce, .*Did you mean 'qlung'?"),
-     ({"backbone": "mn40"}, "unknown backbone 'mn40': .*Did you mean 'mn04'"),
+     ({"method": "qlungg"}, "unknown method 'qlungg': choose from ce, .*did you mean 'qlung'?"),
+     ({"backbone": "mn40"}, "unknown backbone 'mn40': .*did you mean 'mn04'"),
      ({"quality": "aks"}, "unknown quality 'aks': choose from aqs, "), ({"normalise": "ranks"}, "unknown normalise"),
      ({"precision": "half"}, "unknown precision"), ({"head": "cos"}, "unknown head 'cos': choose from '', linear"),
-     ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*Did you mean 'gamma'?"),
-     ({"augment": "false"}, r"augment should be bool, it is 'false' \(str\)"),
-     ({"epochs": 2.5}, r"epochs should be int, it is 2.5 \(float\)"), ({"seed": True}, "seed should be int"),
-     ({"lr": "1e-3"}, "lr should be float"), ({"lr": float("nan")}, "lr should be a finite number, it is nan"),
+     ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*did you mean 'gamma'?"),
+     ({"augment": "false"}, r"augment should be a valid boolean, it is 'false' \(str\)"),
+     ({"epochs": 2.5}, r"epochs should be a valid integer, it is 2.5 \(float\)"),
+     ({"seed": True}, "seed should be a valid integer"),
+     ({"lr": "1e-3"}, "lr should be a valid number"), ({"lr": float("nan")}, "lr should be a finite number, it is nan"),
      ({"lr": 0}, "lr should be greater than 0, it is 0"), ({"epochs": 0}, "epochs should be greater than or equal to"),
      ({"accumulate": 0}, "accumulate should be greater"), ({"batch_size": -8}, "batch_size should be greater"),
      ({"seed": -1}, "seed should be greater"), ({"ma_update": 1.0}, "ma_update should be less than 1, it is 1.0"),
@@ -344,19 +343,18 @@ def test_an_exploding_rate_is_stopped_early(train):
 
 
 def test_a_full_disk_is_answered_and_survived(train, earlier, monkeypatch):
-    save, room = torch.save, [1]
+    sync, room = os.fsync, [1]
 
-    def full(state, file):
+    def full(file):
         if not room:
-            file.write(b"as far as it went")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         room.pop()
-        save(state, file)
+        sync(file)
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(TrainingError, match=r"cannot write the run to .*: No space left on device.*QLUNG_RUNS"):
         train()
-    monkeypatch.setattr(torch, "save", save)
+    monkeypatch.setattr(os, "fsync", sync)
     epochs = []
     run = train(progress=lambda epoch, line: epochs.append(epoch))
     assert epochs == [2, 3]
@@ -376,17 +374,6 @@ def test_an_unwritable_folder_is_named(train, tmp_path):
     (tmp_path / "taken").write_text("a file where a folder should be")
     with pytest.raises(TrainingError, match=r"cannot write the run to .*taken.*QLUNG_RUNS"):
         train(into="taken")
-
-
-def test_a_checkpoint_with_other_classes_is_refused(train, earlier, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        train(progress=stop_after(1))
-    path = next(tmp_path.glob(f"runs/demo/*/*/{runs.CHECKPOINTS[0]}"))
-    state = torch.load(path, weights_only=True)
-    state["model"]["classifier.prototypes"] = torch.zeros(5, 64)
-    torch.save(state, path)
-    with pytest.raises(TrainingError, match=r"is of another model: (.|\n)*prototypes(.|\n)*Delete that file"):
-        train()
 
 
 def test_two_processes_do_not_train_the_same_run(train, tmp_path):

@@ -5,27 +5,6 @@ the study. Notebook 03.
 """
 
 from .logits import AngularClassifier, angular_margin_logits
-from .losses import (
-    QLungLoss,
-    adaface,
-    adaface_margins,
-    arcface,
-    class_margin,
-    cosface,
-    ldam,
-    log_prior,
-    logit_adjustment,
-    magface,
-    magface_margin,
-    magface_penalty,
-    qlung,
-    root_margin,
-    softmax,
-)
+from .losses import QLungLoss, adaface, arcface, cosface, ldam, logit_adjustment, magface, qlung, softmax
+from .losses import adaface_margins, class_margin, log_prior, magface_margin, magface_penalty, root_margin
 from .methods import METHODS, Method, Objective
-
-__all__ = [
-    "METHODS", "AngularClassifier", "Method", "Objective", "QLungLoss", "adaface", "adaface_margins",
-    "angular_margin_logits", "arcface", "class_margin", "cosface", "ldam", "log_prior", "logit_adjustment", "magface",
-    "magface_margin", "magface_penalty", "qlung", "root_margin", "softmax",
-]  # fmt: skip

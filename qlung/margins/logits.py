@@ -50,9 +50,7 @@ class AngularClassifier(nn.Module):
             return F.linear(features, prototypes * _inverse_norm(prototypes)) * _inverse_norm(features)
 
 
-def angular_margin_logits(
-    cosine: Tensor, target: Tensor, margin: Tensor | float, scale: float, cosine_margin: Tensor | float = 0.0
-) -> Tensor:
+def angular_margin_logits(cosine: Tensor, target: Tensor, margin, scale: float, cosine_margin=0.0) -> Tensor:
     """Logits ``scale * cos(theta)``; the target's is ``scale * (cos(theta + margin) - cosine_margin)``.
 
     Where theta + margin leaves [0, pi], and cos would turn back, the curve goes on as the parabola whose value and
@@ -112,10 +110,8 @@ def check_batch(cosine: Tensor, target: Tensor, n_classes: int | None = None) ->
         raise MarginError(f"cosine has {cosine.shape[1]} columns and counts has {n_classes} classes: they must agree")
     least, largest = _range(cosine)
     if max(-least, largest) > LARGEST_COSINE:
-        raise MarginError(
-            f"cosines lie in [-1, 1], these in [{least:.3g}, {largest:.3g}]: were logits passed? AngularClassifier "
-            "gives cosines; a linear layer's logits go to QLungLoss as logits=, beside the cosines"
-        )
+        hint = "AngularClassifier gives cosines; a linear layer's logits go to QLungLoss as logits=, beside the cosines"
+        raise MarginError(f"cosines lie in [-1, 1], these in [{least:.3g}, {largest:.3g}]: were logits passed? {hint}")
     target = torch.as_tensor(target, device=cosine.device)
     if target.shape != cosine.shape[:1] or target.is_floating_point() or target.dtype == torch.bool:
         raise MarginError(f"target must hold {len(cosine)} class indices, not {target.dtype} {tuple(target.shape)}")

@@ -16,9 +16,7 @@ from .logits import check_batch, check_scales, per_clip, shift_target
 
 def softmax(cosine: Tensor, target: Tensor, scale: float = 37.0) -> Tensor:
     """Normalised softmax: L = CE(s cos theta), no margin (NormFace, arXiv 1704.06369)."""
-    cosine, target = check_batch(cosine, target)
-    check_scales(scale=scale)
-    return F.cross_entropy(scale * cosine, target)
+    return _cross_entropy(*check_batch(cosine, target), 0.0, scale)
 
 
 def arcface(cosine: Tensor, target: Tensor, margin: float = 0.5, scale: float = 37.0) -> Tensor:
@@ -55,10 +53,7 @@ def logit_adjustment(cosine: Tensor, target: Tensor, counts, tau: float = 1.0, s
     return F.cross_entropy(shift_target(cosine, target, 0.0, scale) + log_prior(counts, tau).to(cosine), target)
 
 
-def magface(
-    cosine: Tensor, target: Tensor, norm: Tensor, scale: float = 37.0, norms=(10.0, 110.0), margins=(0.45, 0.8),
-    penalty: float = 35.0,
-) -> Tensor:  # fmt: skip
+def magface(cosine, target, norm, scale=37.0, norms=(10.0, 110.0), margins=(0.45, 0.8), penalty=35.0) -> Tensor:
     """MagFace: ArcFace with `magface_margin`(norm) + penalty * mean `magface_penalty`(norm) (arXiv 2103.06627).
 
     Parameters
@@ -78,19 +73,14 @@ def magface(
     return loss + penalty * magface_penalty(norm, norms).mean()
 
 
-def adaface(
-    cosine: Tensor, target: Tensor, norm: Tensor, m: float = 0.4, h: float = 0.333, scale: float = 37.0
-) -> Tensor:
+def adaface(cosine, target, norm, m=0.4, h=0.333, scale=37.0) -> Tensor:
     """AdaFace: angle and cosine margin from the feature's length ``norm`` [shape=(B,)], `adaface_margins`."""
     cosine, target = check_batch(cosine, target)
     angle, drop = adaface_margins(per_clip("norm", norm, target, cosine.dtype, math.inf), m, h)
     return _cross_entropy(cosine, target, angle, scale, drop)
 
 
-def qlung(
-    cosine: Tensor, target: Tensor, margin: Tensor | float, logits: Tensor | None = None, scale_cls: float = 37.0,
-    scale_margin: float = 15.0, lam: float = 0.4,
-) -> Tensor:  # fmt: skip
+def qlung(cosine, target, margin, logits=None, scale_cls=37.0, scale_margin=15.0, lam=0.4) -> Tensor:
     """The paper's two terms for a given margin: L = CE(s_a cos theta) + lam CE(s_d cos(theta_y + margin)).
 
     Parameters
@@ -137,10 +127,9 @@ class QLungLoss(nn.Module):
     def __init__(self, counts, scale_cls=37.0, scale_margin=15.0, lam=0.4, gamma=0.5, kappa=0.5, target=0.2):
         super().__init__()
         check_scales(scale_cls=scale_cls, scale_margin=scale_margin)
-        if not (0 <= gamma <= 1 and 0 <= lam < math.inf and 0 <= kappa < math.inf and 0 <= target < math.inf):
-            raise MarginError(
-                f"QLungLoss wants 0 <= gamma <= 1, and lam, kappa, target >= 0: {gamma=}, {lam=}, {kappa=}, {target=}"
-            )
+        if not (0 <= gamma <= 1 and all(0 <= value < math.inf for value in (lam, kappa, target))):
+            wanted = "QLungLoss wants 0 <= gamma <= 1, and lam, kappa, target >= 0"
+            raise MarginError(f"{wanted}: {gamma=}, {lam=}, {kappa=}, {target=}")
         self.scale_cls, self.scale_margin, self.lam, self.gamma, self.kappa = scale_cls, scale_margin, lam, gamma, kappa
         self.register_buffer("class_margin", class_margin(counts, target))
         largest = gamma * kappa + (1 - gamma) * float(self.class_margin.max())
@@ -155,8 +144,7 @@ class QLungLoss(nn.Module):
 
     def forward(self, cosine: Tensor, target: Tensor, aqs, logits: Tensor | None = None) -> Tensor:
         cosine, target = check_batch(cosine, target, len(self.class_margin))
-        margin = self.margin(target, aqs)
-        return qlung(cosine, target, margin, logits, self.scale_cls, self.scale_margin, self.lam)
+        return qlung(cosine, target, self.margin(target, aqs), logits, self.scale_cls, self.scale_margin, self.lam)
 
 
 def _cross_entropy(cosine: Tensor, target: Tensor, margin, scale: float, cosine_margin=0.0) -> Tensor:

@@ -1,6 +1,6 @@
 """The methods of the study: per method a title, a head, a margin and the loss that trains it."""
 
-import dataclasses
+from collections import namedtuple
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,19 +10,11 @@ from torch.nn import functional as F
 
 from . import losses
 
-
-class Batch(NamedTuple):
-    """What a loss is computed from; ``logits`` [B, C] are the head's, ``norm`` [B] are the lengths of the features."""
-
-    logits: Tensor
-    cosine: Tensor
-    norm: Tensor
-    target: Tensor
-    aqs: Tensor
+# What a loss is computed from; ``logits`` [B, C] are the head's, ``norm`` [B] are the lengths of the features.
+Batch = namedtuple("Batch", "logits cosine norm target aqs")
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
+class Method(NamedTuple):
     """One method of the study.
 
     Attributes

@@ -9,5 +9,3 @@ from .config import Config
 from .loop import fit
 from .model import Model, predict
 from .runs import Run, run_folder
-
-__all__ = ["METHODS", "Config", "Model", "Run", "fit", "predict", "run_folder"]

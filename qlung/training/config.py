@@ -1,6 +1,5 @@
 """One run's configuration."""
 
-import difflib
 import math
 import re
 from typing import Annotated, Literal
@@ -8,7 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import Field
 
-from ..errors import ConfigError
+from ..errors import ConfigError, choices
 from ..margins.methods import METHODS, PUBLISHED
 from ..quality import NORMALISERS, sources
 
@@ -20,7 +19,20 @@ STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
-class Config:
+class Settings:
+    """Checked settings: what is unknown, of the wrong type or out of range is a ConfigError."""
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, settings, validate):
+        try:
+            return validate(settings)
+        except pydantic.ValidationError as error:
+            raise ConfigError(explain(error, cls.__dataclass_fields__)) from error
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class Config(Settings):
     """One run. Defaults are the paper's where it states them; the rest is in the interpretation ledger.
 
     Notes
@@ -32,7 +44,7 @@ class Config:
         step is proportional to its rate, so that is a rate of (1 - b) lr: their 0.5 halves every step.
     quality : where the margin's quality comes from, one of ``sources.SOURCES``.
     head : "" is the method's own; "linear" or "angular" is another definition of a row of Table 3.
-    precision : "fp32", or mixed "bf16" or (on a GPU) "fp16"; cosines, margins and losses are fp32 always.
+    precision : "fp32", or mixed "bf16"; cosines, margins and losses are fp32 always.
 
     Raises
     ------
@@ -64,19 +76,11 @@ class Config:
     checkpoint: Literal["last", "val", "best_on_test"] = "last"
     accumulate: Count = 1
     ma_update: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    compile: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
 
-    @pydantic.model_validator(mode="wrap")
-    @classmethod
-    def _check(cls, settings, validate):
-        try:
-            config = validate(settings)
-        except pydantic.ValidationError as error:
-            raise ConfigError(explain(error, cls.__dataclass_fields__)) from error
-        if config.head and config.method in PUBLISHED:
-            raise ConfigError(f"method '{config.method}' has its own head: leave out head='{config.head}'")
-        return config
+    def __post_init__(self):
+        if self.head and self.method in PUBLISHED:
+            raise ConfigError(f"method '{self.method}' has its own head: leave out head='{self.head}'")
 
     @property
     def name(self) -> str:
@@ -85,23 +89,12 @@ class Config:
 
 
 def explain(error: pydantic.ValidationError, settings) -> str:
-    """The first fault in one sentence: setting, value, what is expected, and the nearest word.
-
-    Parameters
-    ----------
-    settings : iterable of str
-        Names of all settings.
-    """
-    fault = error.errors()[0]
-    name, kind, value = fault["loc"][0], fault["type"], fault["input"]
-    if kind.endswith("_type"):
-        return f"{name} should be {kind.removesuffix('_type')}, it is {value!r} ({type(value).__name__})"
-    if kind == "literal_error":
-        word, what, choices = value, f"{name} {value!r}", re.findall("'(.*?)'", fault["ctx"]["expected"])
-    elif kind == "unexpected_keyword_argument":
-        word, what, choices = name, f"setting '{name}'", list(settings)
-    else:
-        return f"{fault['msg'].replace('Input', str(name), 1)}, it is {value!r}"
-    nearest = difflib.get_close_matches(str(word), choices, 1)
-    hint = f". Did you mean '{nearest[0]}'?" if nearest else ""
-    return f"unknown {what}: choose from {', '.join(choice or repr(choice) for choice in choices)}{hint}"
+    """The first fault in one sentence: setting, value, what is expected, and the nearest of all ``settings``."""
+    fault = max(error.errors(), key=lambda fault: fault["type"] == "unexpected_keyword_argument")  # else the first
+    name, value = ".".join(map(str, fault["loc"])), fault["input"]
+    if fault["type"] == "unexpected_keyword_argument":
+        return f"unknown setting '{name}': {choices(name, settings)}"
+    if fault["type"] == "literal_error":
+        known = [word or "''" for word in re.findall("'(.*?)'", fault["ctx"]["expected"])]
+        return f"unknown {name} {value!r}: {choices(value, known)}"
+    return f"{name}: {fault['msg']}, it is {value!r} ({type(value).__name__})".replace(": Input", "", 1)

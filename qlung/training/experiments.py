@@ -32,7 +32,7 @@ def train_all(profile: str, data: str = "", progress=lambda share, line: None, *
         for _, config in rows:
             fit(config, train, tests, profile, lambda n, line, before=done: progress((before + n) / total, line))
             done += config.epochs
-    return _stack(profile, pairs, rows)
+    return load_predictions(profile, data, **which)
 
 
 def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
@@ -52,17 +52,10 @@ def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
     """
     rows, pairs = load_profile(profile).rows(**which), parts(profile, data)
     folders = [runs.run_folder(profile, config, *pair) for pair in pairs for _, config in rows]
-    missing = [folder for folder in folders if not runs.is_finished(folder)]
-    if missing:
+    if missing := [folder for folder in folders if not runs.is_finished(folder)]:
         command = f"qlung train --profile {profile}" + (f" --data {data}" if data else "")
-        raise TrainingError(
-            f"{len(missing)} of {len(folders)} runs of profile '{profile}' are not trained (first missing: "
-            f"'{missing[0]}'). Run `{command}`, or notebook 04."
-        )
-    return _stack(profile, pairs, rows)
-
-
-def _stack(profile: str, pairs: list, rows: list) -> pd.DataFrame:
+        found = f"{len(missing)} of {len(folders)} runs of profile '{profile}' are not trained (first missing"
+        raise TrainingError(f"{found}: '{missing[0]}'). Run `{command}`, or notebook 04.")
     out = []
     for train, tests in pairs:
         clips = _clips(train, tests)
@@ -103,6 +96,6 @@ def _clips(train: Corpus, tests: dict[str, Corpus]) -> pd.DataFrame:
     for test in tests.values():
         h, r = quality.measure(test).T
         known = np.where(np.isfinite(h) & np.isfinite(r), scorer.score(h, r), np.nan)
-        table = test.events[["event_id", "recording_id"]].assign(aqs=known)
-        out.append(table.merge(test.recordings[["recording_id", "patient_id", "device"]]).drop(columns="recording_id"))
+        columns = {name: test.of_events(name) for name in ("patient_id", "device")}
+        out.append(test.events[["event_id"]].assign(aqs=known, **columns))
     return pd.concat(out)

@@ -8,7 +8,6 @@ import resource
 import time
 
 import accelerate
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -23,11 +22,11 @@ from ..margins import Objective
 from ..quality import sources
 from . import runs
 from .config import Config
-from .model import Model, outputs, predict
-from .runs import Run, run_folder
+from .model import Model, predict
 
 DIVERGED = 1e4  # far above any loss on cosines (about 2 * 37), and above any a linear head recovers from
-HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+STATEFUL = ("model", "optimiser", "schedule")  # what a checkpoint keeps of a Trainer: states of these, ...
+KEPT = ("history", "chosen", "best", "seconds")  # ... and these as they are
 
 
 class Trainer:
@@ -35,42 +34,29 @@ class Trainer:
 
     def __init__(self, config: Config, corpus, tests: dict, device, world: int = 1):
         self.device, self.generator = device, torch.Generator().manual_seed(config.seed)
-        model = Model(config).to(device, memory_format=torch.channels_last)
-        several_gpus = world > 1 and device.type == "cuda"
-        self.model = nn.SyncBatchNorm.convert_sync_batchnorm(model) if several_gpus else model
-        front_end = model.encoder.front_end
+        self.model = Model(config).to(device, memory_format=torch.channels_last)
+        if world > 1 and device.type == "cuda":
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.corpus, self.validation = corpus, None
+        if config.checkpoint == "val":
+            fold = grouped_folds(corpus, 5, config.seed)[0]
+            self.corpus, self.validation = fold.select("train"), fold.select("test")
+        elif config.checkpoint == "best_on_test":
+            self.validation = next(iter(tests.values()))
+        front_end, scorer = self.model.encoder.front_end, (config.alpha, config.beta, config.normalise)
         with torch.random.fork_rng(devices=[]):  # a front end that builds a network must not move the seed
-            self._load_clips(config, corpus, tests, front_end)
+            self.x = frontends.extract(self.corpus, front_end)
+            aqs, self.quality = sources.training_quality(self.corpus, config.quality, *scorer, config.seed)
+        self.target = torch.tensor(self.corpus.events["label"].to_numpy())
+        self.aqs, self.counts = torch.tensor(aqs, dtype=torch.float32), self.target.bincount(minlength=4).tolist()
         self.masks = frontends.MASKS.get(front_end.recipe) if config.augment else None
         self.objective = Objective(config, self.counts).to(device)
         weights = self.objective.class_weights
         self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
-        lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.rows) / config.batch_size)
+        lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.x) / config.batch_size)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps, eta_min=lr / 1000)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.history, self.chosen, self.best, self.seconds = [], {}, {}, 0.0
-
-    def _load_clips(self, config: Config, corpus, tests: dict, front_end) -> None:
-        """Features, labels and quality; the rows to train on; the validation set that an epoch is chosen by."""
-        self.x, self.target = frontends.extract(corpus, front_end), torch.tensor(corpus.events["label"].to_numpy())
-        rows, self.validation = np.arange(len(self.x)), None
-        if config.checkpoint == "val":
-            held_out = (grouped_folds(corpus, 5, config.seed)[0].events["split"] == "test").to_numpy()
-            rows, self.validation = rows[~held_out], (self.x[held_out], self.target[held_out].numpy())
-        elif config.checkpoint == "best_on_test":
-            test = next(iter(tests.values()))
-            self.validation = (frontends.extract(test, front_end), test.events["label"].to_numpy())
-        values, self.quality = sources.training_quality(
-            corpus, config.quality, config.alpha, config.beta, config.normalise, config.seed, rows
-        )
-        self.rows, self.aqs = torch.from_numpy(rows), torch.zeros(len(self.x))
-        self.aqs[rows] = torch.tensor(values, dtype=torch.float32)
-        self.counts = self.target[self.rows].bincount(minlength=4).tolist()
-
-    def batches(self, size: int):
-        """Rows of an epoch's batches, in a new random order."""
-        return self.rows[torch.randperm(len(self.rows), generator=self.generator)].split(size)
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
         """Features of a batch on the device, with SpecAugment's masks where the configuration wants them."""
@@ -81,8 +67,8 @@ class Trainer:
         """Score the epoch on the validation set, if there is one, and keep its weights if it is the best so far."""
         if self.validation is None:
             return
-        features, labels = self.validation
-        score = float(icbhi_score(labels, outputs(self.model, features)[0].argmax(1)).score)
+        table = predict(self.model, self.validation)
+        score = float(icbhi_score(table["label"], table["predicted"]).score)
         self.history[-1]["score"] = score
         if score > self.chosen.get("score", -1):
             self.chosen = {"epoch": self.history[-1]["epoch"], "score": score}
@@ -90,38 +76,30 @@ class Trainer:
 
     def state(self) -> dict:
         """Everything that a killed run needs to go on bit for bit, random numbers among it."""
-        state = {name: getattr(self, name).state_dict() for name in ("model", "optimiser", "schedule", "scaler")}
-        state |= {name: getattr(self, name) for name in ("history", "chosen", "best", "seconds")}
-        state |= {"generator": self.generator.get_state(), "rng": torch.get_rng_state()}
-        return state | ({"cuda_rng": torch.cuda.get_rng_state()} if self.device.type == "cuda" else {})
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        state |= {name: getattr(self, name) for name in KEPT}
+        cuda_rng = torch.cuda.get_rng_state() if self.device.type == "cuda" else None
+        return state | {"generator": self.generator.get_state(), "rng": torch.get_rng_state(), "cuda_rng": cuda_rng}
 
     def resume(self, folder, progress) -> None:
         """Go on from the newest sound checkpoint, if there is one."""
-        path, state = runs.load_checkpoint(folder, progress)
-        if not state:
-            return
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise TrainingError(f"'{path}' is of another model: {error}. Delete that file to start over.") from error
-        for name in ("optimiser", "schedule", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
-        for name in ("history", "chosen", "best", "seconds"):
-            setattr(self, name, state[name])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["rng"])
-        if "cuda_rng" in state and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"])
+        if state := runs.load_checkpoint(folder, progress):
+            for name in STATEFUL:
+                getattr(self, name).load_state_dict(state[name])
+            vars(self).update({name: state[name] for name in KEPT})
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(state["cuda_rng"])
 
 
 @contextlib.contextmanager
 def reproducible(seed: int):
     """Seeded random numbers and deterministic algorithms inside; the process is as before afterwards."""
-    name, devices = "CUBLAS_WORKSPACE_CONFIG", [torch.cuda.current_device()] if torch.cuda.is_available() else []
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    workspace = os.environ.get(name)
-    with torch.random.fork_rng(devices):
-        os.environ.setdefault(name, ":4096:8")  # else cuBLAS is not deterministic
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.manual_seed(seed)
         try:
@@ -129,12 +107,10 @@ def reproducible(seed: int):
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             if workspace is None:
-                del os.environ[name]
+                del os.environ["CUBLAS_WORKSPACE_CONFIG"]
 
 
-def fit(
-    config: Config, corpus, tests: dict | None = None, profile: str = "demo", progress=lambda epoch, line: None
-) -> Run:
+def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lambda epoch, line: None) -> runs.Run:
     """Train on ``corpus``, predict every corpus in ``tests``, and leave one folder.
 
     A finished folder is reused; a killed run goes on from its last whole epoch, on a CPU with as many threads
@@ -157,7 +133,7 @@ def fit(
     ConfigError, MarginError, WeightsError, TrainingError
     """
     tests = tests or {}
-    folder = run_folder(profile, config, corpus, tests)
+    folder = runs.run_folder(profile, config, corpus, tests)
     if runs.is_finished(folder):
         return runs.open_run(folder, config)
     if config.checkpoint == "best_on_test":
@@ -165,8 +141,6 @@ def fit(
             raise ConfigError("checkpoint='best_on_test' needs a test corpus; 'last' and 'val' do not")
         progress(0, f"{config.name}: the epoch is chosen by the TEST labels, to measure that bias and for nothing else")
     state = accelerate.PartialState(cpu=not torch.cuda.is_available())
-    if config.precision == "fp16" and state.device.type == "cpu":
-        raise ConfigError("precision='fp16' needs a GPU: on a CPU choose 'bf16' or 'fp32'")
     with runs.run_lock(folder) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()  # nobody reads a checkpoint before the lock is held
         if not runs.is_finished(folder):
@@ -184,39 +158,33 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
     if not config.pretrained:
         progress(0, f"{config.name}: weights {run.model.encoder.weights}")
     run.resume(folder, lambda line: progress(0, line))
-    replica = nn.parallel.DistributedDataParallel(run.model, find_unused_parameters=True) if world > 1 else run.model
-    net, half = torch.compile(replica) if config.compile else replica, HALF[config.precision]
+    net = nn.parallel.DistributedDataParallel(run.model, find_unused_parameters=True) if world > 1 else run.model
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         if rank:  # its own dropout, the same after a resume; the first process has its state in the checkpoint
             torch.manual_seed(config.seed + 1000 * epoch + rank)
         net.train()
-        steps = []
-        for batch in run.batches(config.batch_size):
-            features, sums = run.features(batch), []
+        sums, norms = [], []
+        for batch in torch.randperm(len(run.x), generator=run.generator).split(config.batch_size):
+            features = run.features(batch)
             run.optimiser.zero_grad()
             for part, share, is_last in micro_batches(run.weight[batch], rank, world, config.accumulate):
                 clips, share = batch[part], share.to(device)
                 target, aqs = run.target[clips].to(device), run.aqs[clips].to(device)
                 exchange = world == 1 or is_last  # processes exchange gradients once per step, not once per part
-                with contextlib.nullcontext() if exchange else replica.no_sync():
-                    with torch.autocast(device.type, half, enabled=half is not None):
+                with contextlib.nullcontext() if exchange else net.no_sync():
+                    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                         logits, cosine, norm = net(features[part])
                     loss, loss_cls, margin = run.objective(logits, cosine, norm, target, aqs)
-                    run.scaler.scale(world * share * loss).backward()  # DDP takes the mean over processes
+                    (world * share * loss).backward()  # DDP takes the mean over processes
                 sums.append(_part_sums(share, len(batch), loss, loss_cls, margin, logits, cosine, target))
-            step = {name: sum(part[name] for part in sums) for name in sums[0]}
-            run.scaler.unscale_(run.optimiser)
-            norm = nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None])
-            if not step["loss"] < DIVERGED or not (norm.isfinite() or run.scaler.is_enabled()):  # NaN compares false
-                raise TrainingError(
-                    f"{config.name} diverged in epoch {epoch}, step {len(steps) + 1}: loss {step['loss'].item():.3g}, "
-                    f"gradient norm {norm.item():.3g}. Lower lr ({config.lr}). Finished runs are untouched."
-                )
-            run.scaler.step(run.optimiser)
-            run.scaler.update()
+            norms.append(nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]))
+            step_loss = sum(part["loss"] for part in sums[-config.accumulate :])
+            if not step_loss < DIVERGED or not norms[-1].isfinite():  # NaN compares false
+                found = f"loss {step_loss.item():.3g}, gradient norm {norms[-1].item():.3g}. Lower lr ({config.lr})"
+                raise TrainingError(f"{config.name} diverged in epoch {epoch}, step {len(norms)}: {found}.")
+            run.optimiser.step()
             run.schedule.step()
-            steps.append(step | {"grad_norm": norm / world})
-        run.history.append({"epoch": epoch, **_epoch_means(steps, world), "lr": run.schedule.get_last_lr()[0]})
+        run.history.append({"epoch": epoch, **_epoch_means(sums, norms, world), "lr": run.schedule.get_last_lr()[0]})
         if state.is_main_process:
             run.update_best()
             run.seconds, started = run.seconds + time.perf_counter() - started, time.perf_counter()
@@ -255,17 +223,16 @@ def _part_sums(share, size: int, loss, loss_cls, margin, logits, cosine, target)
     }  # fmt: skip
 
 
-def _epoch_means(steps: list[dict], world: int) -> dict[str, float]:
+def _epoch_means(sums: list[dict], norms: list[torch.Tensor], world: int) -> dict[str, float]:
     """One epoch's row of history: means over its steps, after the processes have added up their parts."""
-    table = {name: torch.stack([step[name] for step in steps]).double() for name in steps[0]}
-    if world > 1:
-        for column in table.values():
-            torch.distributed.all_reduce(column)
-    table = {name: column.cpu().numpy() for name, column in table.items()}
-    theta = table.pop("theta_per_class").sum(0) / table.pop("clips_per_class").sum(0)
-    norms = table.pop("grad_norm")
-    row = {name: float(column.mean()) for name, column in table.items()}
-    row |= {f"theta_{name}": float(angle) for name, angle in zip(CLASSES, theta, strict=True)}
+    table = {name: torch.stack([part[name] for part in sums]).double() for name in sums[0]}
+    for column in table.values() if world > 1 else ():
+        torch.distributed.all_reduce(column)
+    total = {name: column.cpu().numpy().sum(0) for name, column in table.items()}
+    angles = total.pop("theta_per_class") / total.pop("clips_per_class")
+    norms = torch.stack(norms).double().cpu().numpy()
+    row = {name: float(value / len(norms)) for name, value in total.items()}
+    row |= {f"theta_{name}": float(angle) for name, angle in zip(CLASSES, angles, strict=True)}
     return row | {"grad_norm": float(norms.mean()), "grad_norm_sd": float(norms.std())}
 
 

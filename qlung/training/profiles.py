@@ -1,23 +1,32 @@
 """Profiles: which corpora, backbones, methods and seeds make a study."""
 
-import dataclasses
 import itertools
 import tomllib
 from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field
 
 from .. import paths
 from ..corpora import Corpus, find, load_corpus
 from ..corpora.splits import grouped_folds, official_disjoint
 from ..errors import ConfigError, choices
-from .config import Config
+from .config import STRICT, Config, Settings
 
 FOLDS = 5
-SETTINGS = [f.name for f in dataclasses.fields(Config) if f.name not in ("backbone", "method", "seed")]
-RUNS = ["methods", "seeds", "variants"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
+class Runs(pydantic.BaseModel, strict=True, extra="allow"):
+    """One backbone's methods and variants, each with every seed; what else it holds are settings of `Config`."""
+
+    methods: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[int], Field(min_length=1)]
+    variants: list[dict] = []
+
+
+@pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
+class Profile(Settings):
     """One profile of experiments.toml: which corpora, and per backbone the methods, seeds and training settings.
 
     Attributes
@@ -32,21 +41,17 @@ class Profile:
     """
 
     name: str
-    corpora: list
-    backbones: dict
+    corpora: Annotated[list[str], Field(min_length=1)]
+    backbones: dict[str, Runs]
     train_on: str = ""
-    split: str = "official"
+    split: Literal["official", "official_disjoint", "folds"] = "official"
 
     def __post_init__(self):
-        if not isinstance(self.corpora, list) or not self.corpora or not all(isinstance(c, str) for c in self.corpora):
-            raise ConfigError(f"profile {self.name}: corpora should be a list of names, it is {self.corpora!r}")
         if len(set(self.names)) < len(self.names):
-            raise ConfigError(f"profile {self.name}: each corpus can be named once: {', '.join(self.corpora)}")
+            raise ConfigError(f"each corpus can be named once: {', '.join(self.corpora)}")
         object.__setattr__(self, "train_on", self.train_on or self.names[0])
-        known = {"train_on": self.names, "split": ("official", "official_disjoint", "folds")}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise ConfigError(f"profile {self.name}: {name} is '{getattr(self, name)}', not {' or '.join(values)}")
+        if self.train_on not in self.names:
+            raise ConfigError(f"unknown train_on '{self.train_on}': {choices(self.train_on, self.names)}")
 
     @property
     def names(self) -> list[str]:
@@ -65,17 +70,14 @@ class Profile:
         """
         out = []
         for name, row in self.backbones.items():
-            _check_keys(f"profile {self.name}, backbone {name}", row, [*SETTINGS, *RUNS], ("methods", "seeds"))
-            settings = {key: value for key, value in row.items() if key not in RUNS}
-            rows = [(method, {"method": method}) for method in row["methods"]]
-            rows += [pair for variant in row.get("variants", []) for pair in _expand(variant)]
-            for label, own in rows:
-                _check_keys(f"profile {self.name}, variant '{label}'", own, ["method", *SETTINGS])
-                out += [(label, Config(backbone=name, seed=seed, **settings | own)) for seed in row["seeds"]]
-        chosen = [
-            (label, c) for label, c in out
-            if backbone in ("", c.backbone) and method in ("", c.method) and seed in (-1, c.seed)
-        ]  # fmt: skip
+            variants = [pair for variant in row.variants for pair in _expand(variant)]
+            for label, own in [(one, {"method": one}) for one in row.methods] + variants:
+                try:
+                    out += [(label, Config(backbone=name, seed=n, **row.model_extra | own)) for n in row.seeds]
+                except (ConfigError, TypeError) as error:  # TypeError: backbone or seed is given twice
+                    raise ConfigError(f"profile {self.name}, backbone {name}, '{label}': {error}") from error
+        wanted = {"backbone": backbone, "method": method, "seed": seed}
+        chosen = [row for row in out if all(value in ("", -1, getattr(row[1], key)) for key, value in wanted.items())]
         if not chosen:
             raise ConfigError(f"profile {self.name} has no run with {backbone=}, {method=}, {seed=}")
         return chosen
@@ -92,15 +94,6 @@ def _expand(variant: dict) -> list[tuple[str, dict]]:
     return [(" ".join([v.get("method", "?"), *(f"{k}={x}" for k, x in v.items() if k != "method")]), v) for v in each]
 
 
-def _check_keys(where: str, given: dict, known: list[str], needed: tuple[str, ...] = ()) -> None:
-    """Refuse a key that is not known, and a list or table that is needed and absent or empty."""
-    if not isinstance(given, dict):
-        raise ConfigError(f"{where}: should be a table with {', '.join(needed)}, it is {given!r}")
-    for key in [*given, *needed]:
-        if key not in known or (key in needed and not isinstance(given.get(key) or None, list | dict)):
-            raise ConfigError(f"{where}: '{key}' is unknown or missing: {choices(key, known)}")
-
-
 def load_profile(name: str, table: str = "") -> Profile:
     """Read one profile of experiments.toml, or of another such table; ConfigError names what is wrong in it."""
     path = Path(table).expanduser() if table else paths.EXPERIMENTS
@@ -110,9 +103,10 @@ def load_profile(name: str, table: str = "") -> Profile:
         raise ConfigError(f"'{path}' is no table of profiles: {error!r}. experiments.toml shows the form.") from error
     if name not in rows:
         raise ConfigError(f"unknown profile '{name}': {choices(name, rows)}")
-    keys = [field.name for field in dataclasses.fields(Profile)][1:]
-    _check_keys(f"profile {name}", rows[name], keys, ("corpora", "backbones"))
-    return Profile(name, **rows[name])
+    try:
+        return Profile(name, **rows[name])
+    except (ConfigError, TypeError) as error:  # TypeError: it is no table
+        raise ConfigError(f"profile {name}: {error}") from error
 
 
 def open_corpora(profile: str, data: str = "", table: str = "") -> dict[str, Corpus]:

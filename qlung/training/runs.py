@@ -4,10 +4,12 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import pickle
 import platform
+import shutil
 import subprocess
 import zipfile
 from pathlib import Path
@@ -22,6 +24,7 @@ from ..errors import TrainingError
 from .config import Config
 
 CHECKPOINTS = ("checkpoint.pt", "checkpoint.previous.pt")
+PACKAGES = ("torch", "torchaudio", "numpy", "pandas", "soxr", "soundfile", "accelerate", "transformers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +44,7 @@ def run_folder(profile: str, config: Config, corpus, tests: dict) -> Path:
     """runs/<profile>/<backbone>-<method>/<hash of configuration, data and code>."""
     key = {
         "config": dataclasses.asdict(config),
-        "data": [corpus.fingerprint(), *(test.fingerprint() for test in tests.values())],
+        "data": [part.fingerprint() for part in (corpus, *tests.values())],
         "code": code_version("corpora", "audio", "margins", "backbones", "quality", "evaluation", "training"),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
@@ -64,33 +67,29 @@ def disk_errors(folder: Path):
     try:
         yield
     except OSError as error:
-        raise TrainingError(
-            f"cannot write the run to '{folder}': {error.strerror or error}. Free some space or make it writable, or "
-            "set QLUNG_RUNS to another folder; the same command then goes on from the last checkpoint. Finished runs "
-            "are untouched."
-        ) from error
+        hint = "Make room, or set QLUNG_RUNS to another folder; the same command then goes on. Finished runs stay"
+        raise TrainingError(f"cannot write the run to '{folder}': {error.strerror or error}. {hint}.") from error
 
 
 @contextlib.contextmanager
 def run_lock(folder: Path):
     """Wait until no other process trains this run, and keep others from training it."""
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         lock = paths.lock(folder.with_name(f".{folder.name}.lock")).acquire()
     with lock:
         yield
 
 
-def _write_synced(path: Path, write) -> None:
-    """Call ``write(file)``, and give the file its name once it is on the disk and not only in the disk's cache."""
+def _write_synced(path: Path, content: bytes) -> None:
+    """Write a file, and give it its name once it is on the disk and not only in the disk's cache."""
 
-    def synced(part: Path) -> None:
+    def write(part: Path) -> None:
         with open(part, "wb") as file:
-            write(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
 
-    paths.write_atomically(path, synced)
+    paths.write_atomically(path, write)
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
@@ -101,24 +100,17 @@ def save_checkpoint(folder: Path, state: dict) -> None:
     state : dict
         Tensors, numbers, strings, and lists and dicts of them: what ``torch.load(weights_only=True)`` reads.
     """
-
-    def write(file) -> None:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # on a full disk torch complains of its own file's position
-            raise error.__context__ or error from None
-
+    content = io.BytesIO()  # on a full disk torch.save would complain of its own file's position
     newest, previous = (folder / name for name in CHECKPOINTS)
-    fresh = folder / "checkpoint.new.pt"
     with disk_errors(folder):
-        _write_synced(fresh, write)
+        torch.save(state, content)
         if newest.is_file():
             os.replace(newest, previous)
-        os.replace(fresh, newest)
+        _write_synced(newest, content.getbuffer())
 
 
-def load_checkpoint(folder: Path, progress) -> tuple[Path | None, dict]:
-    """(path, state) of the newest sound checkpoint, on the CPU; (None, {}) where there is none.
+def load_checkpoint(folder: Path, progress) -> dict:
+    """State of the newest sound checkpoint, on the CPU; empty where there is none.
 
     A damaged one is reported to ``progress(line)`` and passed over.
     """
@@ -127,22 +119,21 @@ def load_checkpoint(folder: Path, progress) -> tuple[Path | None, dict]:
             with zipfile.ZipFile(path) as file:  # torch.load does not compare the checksums that torch.save writes
                 if damaged := file.testzip():
                     raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-            return path, torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
         except (zipfile.BadZipFile, pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError) as error:
             progress(f"'{path.name}' is damaged ({error}): going on from what is before it")
-    return None, {}
+    return {}
 
 
 def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFrame | None, record: dict) -> None:
     """Write a finished run; run.json comes last and makes it one."""
+    tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     with disk_errors(folder):
         if predictions is not None:
             paths.write_atomically(folder / "predictions.parquet", predictions.to_parquet)
-        paths.write_atomically(folder / "history.csv", lambda part: history.to_csv(part, index=False))
-        tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
-        _write_synced(folder / "model.safetensors", lambda file: file.write(safetensors.torch.save(tensors)))
-        text = json.dumps(record, indent=1)
-        paths.write_atomically(folder / "run.json", lambda part: part.write_text(text, encoding="utf-8"))
+        _write_synced(folder / "history.csv", history.to_csv(index=False).encode())
+        _write_synced(folder / "model.safetensors", safetensors.torch.save(tensors))
+        _write_synced(folder / "run.json", json.dumps(record, indent=1).encode())
         for left in (*folder.glob("checkpoint.*"), *folder.glob(".*.part.*")):  # the second kind of killed processes
             left.unlink()
 
@@ -150,17 +141,12 @@ def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFram
 def provenance() -> dict:
     """Code version with dirty flag, package versions and machine."""
 
-    def git(*args):
-        try:
-            return subprocess.run(["git", *args], cwd=paths.ROOT, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
-        except OSError:
-            return ""
+    def git(*args) -> str:
+        job = ["git", "-C", str(paths.ROOT), *args]
+        return subprocess.run(job, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""  # noqa: S603
 
-    names = ("torch", "torchaudio", "numpy", "pandas", "soxr", "soundfile", "accelerate", "transformers")
     return {
-        "commit": git("rev-parse", "HEAD") or "unknown",
-        "dirty": bool(git("status", "--porcelain")),
-        "python": platform.python_version(),
-        "packages": {name: importlib.metadata.version(name) for name in names},
-        "threads": torch.get_num_threads(),
-    }
+        "commit": git("rev-parse", "HEAD") or "unknown", "dirty": bool(git("status", "--porcelain")),
+        "python": platform.python_version(), "threads": torch.get_num_threads(),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }  # fmt: skip
