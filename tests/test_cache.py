@@ -175,8 +175,7 @@ def test_size_is_reported_and_old_arrays_are_pruned(home):
     assert not list(home.glob("kind/*"))
 
 
-def test_facts_about_files_change_with_their_content(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "SETTLED_NS", -(10**12))
+def test_facts_about_files_change_with_their_content(home, tmp_path):
     path = tmp_path / "a.wav"
     soundfile.write(path, np.ones(100) / 2, 4000)
     first = wav.examine_all(tmp_path, [path])[path]

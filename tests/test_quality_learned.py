@@ -44,9 +44,9 @@ def test_folds_hold_out_whole_patients():
     patient = np.repeat(np.arange(40), 10)
     good = (rng.random(40) < 0.5)[patient]
     x = rng.normal(size=(40, 20))[patient]
-    seen = learned.fit(x, good, "bands", "a test", 10.0)(x)
+    seen = learned.fit(x, good, "bands", "a test")(x)
     assert roc_auc_score(good, seen) > 0.9
-    assert roc_auc_score(good, learned.out_of_fold(x, good, patient, "bands", 10.0)) < 0.75
+    assert roc_auc_score(good, learned.out_of_fold(x, good, patient, "bands")) < 0.75
 
 
 def test_a_missing_clip_stays_missing(labelled):

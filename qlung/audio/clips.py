@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -61,7 +60,7 @@ def cut(recording, events, sample_rate: int, seconds: float | None) -> list[np.n
 
 
 def _in_order(function, jobs):
-    """``function(*job)`` of every job in threads, in order, with a few results in flight: memory stays bounded.
+    """``function(*job)`` of every job in threads, in order, a few jobs per core at a time: memory stays bounded.
 
     Reading, resampling and torch's kernels all release the interpreter's lock, so threads use every core. Each of them
     gets one torch thread, or they would get into each other's way; the caller's setting comes back at the end.
@@ -69,12 +68,8 @@ def _in_order(function, jobs):
     workers, before = os.cpu_count(), torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting = deque()
-            for job in jobs:
-                waiting.append(pool.submit(function, *job))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            yield from (job.result() for job in waiting)
+            while some := list(itertools.islice(jobs, 4 * workers)):
+                yield from pool.map(function, *zip(*some, strict=True))
     finally:
         torch.set_num_threads(before)
 

@@ -1,4 +1,4 @@
-"""Known degradations in graded severity, and a front end for degraded audio."""
+"""Known degradations in graded severity."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ..errors import QualityError
-from .frontends import FrontEnd
 
 # From least to most severe; amounts in the unit named. Gain takes nothing away: a quality score should ignore it.
 SEVERITIES = {
@@ -66,20 +65,6 @@ class Degradation:
             keep = (order >= round(self.amount * pieces)).repeat_interleave(piece, -1)[:, : x.shape[-1]]
             return x * keep.to(x)
         return x * 10 ** (self.amount / 20)
-
-
-@dataclasses.dataclass(frozen=True)
-class Degraded:
-    """A front end that degrades the audio first; ``frontends.extract`` takes it and caches its output."""
-
-    front_end: FrontEnd
-    degradation: Degradation
-    sample_rate = property(lambda self: self.front_end.sample_rate, doc="Of the front end [Hz].")
-    seconds = property(lambda self: self.front_end.seconds, doc="Of the front end [s].")
-
-    def __call__(self, waveform: Tensor) -> Tensor:
-        """Waveforms [B, n] -> features of the degraded waveforms [B, ...]."""
-        return self.front_end(self.degradation(waveform, self.sample_rate))
 
 
 def _below(x: Tensor, rate: int, hertz: float) -> Tensor:

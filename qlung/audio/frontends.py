@@ -117,13 +117,18 @@ def spec_augment(features: Tensor, generator: torch.Generator, width: tuple[int,
     return out
 
 
-def extract(corpus, front_end: FrontEnd) -> np.ndarray:
+def extract(corpus, front_end: FrontEnd, degradation=None) -> np.ndarray:
     """Features of every event, float16 and memory-mapped, in the order of ``corpus.events``; on all cores.
+
+    A ``degrade.Degradation`` is applied to the audio first.
 
     Float16 keeps three digits of a feature of unit scale: the difference to float32 is at most 1e-3 within [-2, 2].
     """
-    key = {"corpus": corpus.fingerprint(), "front_end": dataclasses.asdict(front_end), "code": code_version("audio")}
-    parts = clips.map_clips(
-        corpus, front_end.sample_rate, front_end.seconds, lambda waveform: front_end(waveform).half().numpy()
-    )
+    rate, key = front_end.sample_rate, {"corpus": corpus.fingerprint(), "degradation": degradation}
+    key |= {"front_end": dataclasses.asdict(front_end), "code": code_version("audio")}
+
+    def features(waveform: Tensor) -> np.ndarray:
+        return front_end(degradation(waveform, rate) if degradation else waveform).half().numpy()
+
+    parts = clips.map_clips(corpus, rate, front_end.seconds, features)
     return cached_array("features", key, lambda: parts, rows=len(corpus.events))

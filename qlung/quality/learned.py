@@ -77,13 +77,12 @@ class LinearQuality:
         return self.bias + (features - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weight)
 
 
-def _classifier(kind: str, strength: float | None):
+def _classifier(kind: str):
     """Standardised features -> logistic regression in which good and poor recordings have equal total weight."""
-    strength = STRENGTH[kind] if strength is None else strength
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=3000))
+    return make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH[kind], class_weight="balanced", max_iter=3000))
 
 
-def fit(features: np.ndarray, good, kind: str, seen: str, strength: float | None = None) -> LinearQuality:
+def fit(features: np.ndarray, good, kind: str, seen: str) -> LinearQuality:
     """Fit a model on rows of `extract_features` and whether each is of good quality. NaN rows are left out.
 
     Raises
@@ -95,21 +94,20 @@ def fit(features: np.ndarray, good, kind: str, seen: str, strength: float | None
     x, y = features[known], np.asarray(good, dtype=bool)[known]
     if min(y.sum(), (~y).sum()) < 2:
         raise QualityError(f"learned quality needs 2 good and 2 poor recordings, not {y.sum()} and {(~y).sum()}")
-    scaler, regression = _classifier(kind, strength).fit(x, y).named_steps.values()
-    numbers = (scaler.mean_, scaler.scale_, regression.coef_[0])
-    return LinearQuality(kind, seen, *(x.tolist() for x in numbers), float(regression.intercept_[0]))
+    scaler, regression = _classifier(kind).fit(x, y).named_steps.values()
+    numbers = [values.tolist() for values in (scaler.mean_, scaler.scale_, regression.coef_[0])]
+    return LinearQuality(kind, seen, *numbers, float(regression.intercept_[0]))
 
 
-def out_of_fold(features, good, patient, kind: str, strength=None, folds: int = 5, seed: int = 1) -> np.ndarray:
+def out_of_fold(features, good, patient, kind: str) -> np.ndarray:
     """Logit of every row by a model that was fitted without its patient's recordings. NaN rows stay NaN.
 
-    The features and STRENGTH were chosen on the split of seed 0: report another.
+    The features and STRENGTH were chosen on the split of seed 0, so this is another.
     """
     known, out = np.isfinite(features).all(1), np.full(len(features), np.nan)
     x, y, groups = (np.asarray(a)[known] for a in (features, good, patient))
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    model = _classifier(kind, strength)
-    out[known] = cross_val_predict(model, x, y, groups=groups, cv=split, method="decision_function")
+    split = StratifiedGroupKFold(5, shuffle=True, random_state=1)
+    out[known] = cross_val_predict(_classifier(kind), x, y, groups=groups, cv=split, method="decision_function")
     return out
 
 

@@ -33,20 +33,15 @@ SOURCES = {
     "oracle_snr": "true SNR, synthetic recordings only",
 }
 DEFINITIONS = {  # arguments of `quality.measure`
-    "aqs_frames": {"definition": {"scope": "frames"}},
-    "aqs_plane": {"definition": {"scope": "plane"}},
-    "aqs_bins": {"definition": {"scope": "mean"}},
-    "aqs_magnitude": {"definition": {"scope": "mean", "power": 1.0}},
-    "aqs_cycle": {"audio": "cycle"},
-    "aqs_recording": {"audio": "recording"},
-}
+    "aqs_frames": {"definition": {"scope": "frames"}}, "aqs_plane": {"definition": {"scope": "plane"}},
+    "aqs_bins": {"definition": {"scope": "mean"}}, "aqs_magnitude": {"definition": {"scope": "mean", "power": 1.0}},
+    "aqs_cycle": {"audio": "cycle"}, "aqs_recording": {"audio": "recording"},
+}  # fmt: skip
 SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no longer out-of-distribution on SPRSound
 
 
-def training_quality(
-    corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none", seed: int = 0,
-    rows=slice(None),
-) -> tuple[np.ndarray, dict]:  # fmt: skip
+def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none",
+                     seed: int = 0, rows=slice(None)) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Quality of the training events, with the metadata of how it was computed.
 
     Parameters
@@ -76,7 +71,7 @@ def training_quality(
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
     h, r = quality.measure(corpus, **DEFINITIONS.get(source, {}))[rows].T
-    device = corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["device"]).to_numpy()[rows]
+    device = corpus.of_events("device").to_numpy()[rows]
     devices = device if source == "aqs_device" else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
     values, known = scorer.score(h, r, devices), np.isfinite(h)
