@@ -119,21 +119,3 @@ def batches(corpus, sample_rate: int, seconds: float, size: int = 32):
     stream = (clip for _, clip in cut_clips(corpus, sample_rate, seconds))
     while batch := list(itertools.islice(stream, size)):
         yield torch.from_numpy(np.stack(batch))
-
-
-def copied_share(duration_s, seconds: float = 8.0):
-    """Share of a padded clip that is repetition of itself: 1 - duration / seconds, and 0 for longer events.
-
-    >>> float(copied_share(2.0))
-    0.75
-    """
-    return np.maximum(0.0, 1 - np.asarray(duration_s) / seconds)
-
-
-def bandwidth(samples: np.ndarray, rate: int, share: float = 0.99) -> float:
-    """Frequency [Hz] below which ``share`` of the power lies, from Welch's spectrum; NaN for silence."""
-    from scipy import signal  # takes a second to import, and only this needs it
-
-    frequency, power = signal.welch(samples, rate, nperseg=min(len(samples), 2048))
-    total = np.cumsum(power)
-    return float(frequency[np.searchsorted(total, share * total[-1])]) if total[-1] > 0 else float("nan")

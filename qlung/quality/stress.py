@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from ..audio import batches
-from ..audio.degrade import SEVERITIES, Degradation, levels
+from ..audio.degrade import SEVERITIES, degraded, levels
 from ..cache import cached_array, code_version
 from ..evaluation.intervals import interval, resample
 from . import indicators
@@ -21,17 +21,16 @@ def severity_table(corpus, severities: dict = SEVERITIES) -> pd.DataFrame:
         Per clip and level: kind, severity (0 to 5), amount, event_id, H, R [dBFS], then ``indicators.FEATURES`` and
         ``indicators.DIRECTION``.
     """
-    steps, rates = levels(severities), (RATE, indicators.RATE)
+    steps = levels(severities)
     key = {"corpus": corpus.fingerprint(), "levels": steps, "code": code_version("audio", "quality")}
 
     def measured(high, low, kind, amount) -> torch.Tensor:
-        if kind != "none":
-            high, low = (Degradation(kind, amount)(x, rate) for x, rate in zip((high, low), rates, strict=True))
+        high, low = degraded(high, RATE, kind, amount), degraded(low, indicators.RATE, kind, amount)
         h = spectral_entropy(high, RATE, **DEFAULT_DEFINITION)
         return torch.cat([torch.stack([h, rms_dbfs(high)], 1), indicators.all_indicators(low)], 1)
 
     def parts():
-        for high, low in zip(*(batches(corpus, rate, 8.0) for rate in rates), strict=True):
+        for high, low in zip(*(batches(corpus, rate, 8.0) for rate in (RATE, indicators.RATE)), strict=True):
             yield torch.stack([measured(high, low, kind, a) for kind, _, a in steps], 1).double().numpy()
 
     values = cached_array("severity", key, parts, rows=len(corpus.events))  # [clips, levels, columns]
@@ -63,15 +62,14 @@ def monotonicity(table: pd.DataFrame, column: str) -> pd.DataFrame:
     spread = clean.std()
     smallest = 1e-2 * spread if spread > 0 else 1.0
     for kind in SEVERITIES:
-        degraded = table[table["kind"] == kind].pivot_table(index="event_id", columns="severity", values=column)
-        values = pd.concat([clean.rename(0), degraded], axis=1).dropna().to_numpy()
-        order = values.argsort(1)
-        apart = np.diff(np.take_along_axis(values, order, 1)) > smallest  # neighbours that are closer tie
-        tied = np.zeros_like(values)
-        np.put_along_axis(tied, order[:, 1:], apart.cumsum(1), 1)
-        ranks, severity = pd.DataFrame(tied).rank(axis=1), pd.Series(range(values.shape[1]))
-        rho = ranks.corrwith(severity, axis=1).fillna(0).to_numpy()  # 0: never changes
+        part = table[table["kind"].isin(("none", kind))].sort_values(column)
+        apart = part.groupby("event_id")[column].diff() > smallest  # neighbours that are closer tie
+        part = part.assign(tied=apart.groupby(part["event_id"]).cumsum())
+        wide = part.pivot_table([column, "tied"], "event_id", "severity").reindex(clean.index).dropna()
+        values, tied = wide[column], wide["tied"]
+        rho = tied.rank(axis=1).corrwith(tied.columns.to_series(), axis=1).fillna(0).to_numpy()  # 0: never changes
         low, high = interval(resample(rng, len(rho), 1000) @ rho / len(rho))
-        change = (values[:, -1] - values[:, 0]).mean() / spread if spread > 0 else np.nan
-        rows.append((kind, len(rho), rho.mean(), low, high, change, (np.diff(tied) <= 0).all(1).mean()))
+        change = (values.iloc[:, -1] - values[0]).mean() / spread if spread > 0 else np.nan
+        monotone = (np.diff(tied) <= 0).all(1).mean()
+        rows.append((kind, len(rho), rho.mean(), low, high, change, monotone))
     return pd.DataFrame(rows, columns=["kind", "clips", "rho", "low", "high", "change", "monotone"])

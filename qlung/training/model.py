@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .. import backbones
 from ..audio import frontends
-from ..audio.degrade import Degradation, levels
+from ..audio.degrade import levels
 from ..margins import METHODS, AngularClassifier
 
 
@@ -87,7 +87,7 @@ def predict_degraded(networks: dict, corpus, severities: dict) -> pd.DataFrame:
     events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.of_events("patient_id"))
     out = []
     for kind, severity, amount in levels(severities):
-        x = frontends.extract(corpus, front_end, None if kind == "none" else Degradation(kind, amount))
+        x = frontends.extract(corpus, front_end, (kind, amount))
         for (method, seed), network in networks.items():
             keys = {"method": method, "seed": seed, "kind": kind, "severity": severity, "amount": amount}
             out.append(events.assign(**keys, predicted=outputs(network, x)[0].argmax(1).numpy()))
