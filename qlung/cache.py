@@ -75,7 +75,7 @@ def file_facts(kind: str, folder: Path, files: list[Path], examine: Callable[[Pa
     return facts
 
 
-def cached_array(kind: str, key: dict, build: Callable, rows: int | None = None) -> np.ndarray:
+def cached_array(kind: str, key: dict, build: Callable, rows: int) -> np.ndarray:
     """A memory-mapped array from the cache; built on a miss, and again when the file is damaged.
 
     Two processes may race: each writes its own file and the last one wins whole; a mapped array stays valid.
@@ -87,10 +87,9 @@ def cached_array(kind: str, key: dict, build: Callable, rows: int | None = None)
     key : dict
         Everything that the array depends on: data, parameters, code. Versions of the numeric libraries are added.
     build : callable
-        Returns the array; or, where ``rows`` is given, an iterable of its parts in order, written as they come, so that
-        memory does not grow with the array.
-    rows : int, optional
-        Length of the whole array when it comes in parts.
+        Returns an iterable of the array's parts in order, written as they come, so that memory does not grow.
+    rows : int
+        Length of the whole array.
 
     Raises
     ------
@@ -101,28 +100,26 @@ def cached_array(kind: str, key: dict, build: Callable, rows: int | None = None)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
     path = paths.cache_dir() / kind / f"{digest}.npy"
     if not _is_whole(path):
-        parts = [build()] if rows is None else build()
         try:
-            paths.write_atomically(path, lambda part: _write(part, parts, rows))
+            paths.write_atomically(path, lambda part: _write(part, build(), rows))
         except OSError as error:
             raise CacheError(f"cannot write '{path}': {error.strerror}; free some space or set QLUNG_CACHE") from error
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _write(path: Path, parts: Iterable[np.ndarray], rows: int | None) -> None:
+def _write(path: Path, parts: Iterable[np.ndarray], rows: int) -> None:
     """Write parts as one .npy, and behind it the SHA-256 of the whole."""
     count = 0
     with path.open("wb+") as file:
         for part in map(np.ascontiguousarray, parts):
             if not count:
-                shape = part.shape if rows is None else (rows, *part.shape[1:])
-                header = {"descr": part.dtype.str, "fortran_order": False, "shape": shape}
+                header = {"descr": part.dtype.str, "fortran_order": False, "shape": (rows, *part.shape[1:])}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(part.data)
             count += len(part)
         file.seek(0)
         file.write(hashlib.file_digest(file, "sha256").digest())
-    if rows not in (None, count):
+    if rows != count:
         raise CacheError(f"an array of {rows} rows was filled with {count}: a mistake in the code that builds it")
 
 

@@ -15,7 +15,6 @@ from ..errors import QualityError
 
 SCOPES = ("frames", "mean", "plane")
 BINS = ("linear", "logmel")
-AUDIO = ("clip", "cycle", "recording")
 SCALES = {  # name of a rescaling -> what it needs of the fitted values: (low, high), or for ranks all of them in order
     "none": lambda x: x[:0],
     "percentile": lambda x: np.percentile(x, (1, 99)),
@@ -256,8 +255,6 @@ def measure(corpus, definition: dict = DEFAULT_DEFINITION, audio: str = "clip") 
     audio : {"clip", "cycle", "recording"}
         The model's input, cut or repeated to 8 s; the event as long as it is; or its whole recording.
     """
-    if audio not in AUDIO:
-        raise QualityError(f"unknown audio={audio!r}: choose from {', '.join(AUDIO)}")
     key = {"corpus": corpus.fingerprint(), **definition, "audio": audio, "code": code_version("audio", "quality")}
 
     def entropy_and_level(clips: Tensor) -> np.ndarray:
@@ -272,4 +269,6 @@ def measure(corpus, definition: dict = DEFAULT_DEFINITION, audio: str = "clip") 
         "cycle": (entropy_and_level(torch.from_numpy(clip)[None]) for _, clip in cut_clips(corpus, RATE, None)),
         "recording": (recording(path) for path in corpus.of_events("path")),
     }
+    if audio not in parts:
+        raise QualityError(f"unknown audio={audio!r}: choose from {', '.join(parts)}")
     return cached_array("quality", key, lambda: parts[audio], rows=len(corpus.events))

@@ -106,8 +106,8 @@ def assign_by_rank(order, values, known) -> np.ndarray:
 
 def true_snr(corpus) -> np.ndarray:
     """True SNR [dB] of every event of a synthetic corpus, from the truth.csv beside it."""
-    folders = Path(corpus.recordings["path"].iloc[0]).parents
-    truth = next((folder / "truth.csv" for folder in folders if (folder / "truth.csv").is_file()), None)
+    beside = (folder / "truth.csv" for folder in Path(corpus.recordings["path"].iloc[0]).parents)
+    truth = next(filter(Path.is_file, beside), None)
     if truth is None:
         raise QualityError("oracle_snr: only synthetic recordings come with their true SNR (a truth.csv beside them)")
     return pd.read_csv(truth).set_index("event_id")["snr_db"].reindex(corpus.events["event_id"]).to_numpy(float)
