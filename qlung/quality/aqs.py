@@ -147,6 +147,9 @@ class QualityScorer:
     fitted, or by fewer than 20 clips, is not shifted.
 
     A clip whose quality cannot be computed gets the fitted clips' mean AQS, and is counted in ``missing``.
+
+    ``dataclasses.asdict`` of a scorer is plain numbers, lists and strings for JSON; ``QualityScorer(**fields)`` of
+    these scores alike.
     """
 
     alpha: float = 0.7
@@ -192,24 +195,14 @@ class QualityScorer:
         return self
 
     def score(self, entropy, level, device=None) -> np.ndarray:
-        """AQS in [0, 1] of each clip, neutral where it cannot be computed."""
-        h_r, known = self._columns(entropy, level, device)
-        self.missing = int((~known).sum())
-        out = np.full(len(known), self.state()["neutral"])
-        out[known] = self._aqs(h_r[:, known])
-        return out
-
-    def state(self) -> dict:
-        """Everything fitted, as plain numbers, lists and strings for JSON; ``QualityScorer(**state)`` scores alike.
-
-        Raises
-        ------
-        QualityError
-            If nothing is fitted yet.
-        """
+        """AQS in [0, 1] of each clip, neutral where it cannot be computed; QualityError if nothing is fitted yet."""
         if self.neutral is None:
             raise QualityError("the QualityScorer is not fitted: call fit(entropy, level) with training clips first")
-        return dataclasses.asdict(self)
+        h_r, known = self._columns(entropy, level, device)
+        self.missing = int((~known).sum())
+        out = np.full(len(known), self.neutral)
+        out[known] = self._aqs(h_r[:, known])
+        return out
 
     def _columns(self, entropy, level, device):
         """H and R as float64 [2, n], shifted by device, and whether both are known [n]."""

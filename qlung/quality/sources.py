@@ -5,6 +5,7 @@ then differ in *which clip* gets a large margin and in nothing else, neither in 
 definitions of AQS have values of their own, as the paper's would if it meant them.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     values : array [shape=(training events,), range 0..1]
         Neutral (the mean) for a clip whose quality cannot be computed.
     metadata : dict
-        For run.json: source, missing (how many are neutral), sees_sprsound, and the scorer's state.
+        For run.json: source, missing (how many are neutral), sees_sprsound, and the fields of the scorer.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
         known &= np.isfinite(order)
         values = assign_by_rank(order, values, known)
     metadata = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
-    return values, metadata | {"scorer": scorer.state()}
+    return values, metadata | {"scorer": dataclasses.asdict(scorer)}
 
 
 def _order(corpus, source: str, seed: int) -> np.ndarray:
