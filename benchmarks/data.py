@@ -24,7 +24,7 @@ import torch
 from torchaudio import functional
 from torchaudio.compliance import kaldi
 
-from qlung import audio, cache, load_corpus, paths
+from qlung import audio, load_corpus, paths
 from qlung.audio import frontends
 from qlung.audio.clips import FEW
 
@@ -88,9 +88,7 @@ def whole(root: Path) -> dict:
 
     cold, busy, (corpus, ours) = timed(prepare)
     reference, _, theirs = timed(lambda: reference_preparation(corpus))
-    first, *_ = timed(prepare)  # facts about a file younger than two seconds are not kept
-    time.sleep(cache.SETTLED_NS / 1e9 + 0.5)
-    prepare()
+    first, *_ = timed(prepare)
     warm = min(timed(prepare)[0] for _ in range(3))
     difference = np.abs(ours.astype(np.float32) - theirs.astype(np.float32))
     return {

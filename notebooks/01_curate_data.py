@@ -251,7 +251,7 @@ pd.DataFrame(shares).loc[["train", "validation", "test"]]
 # input is a copy. If classes differ in length, the number of copies reveals the class.
 
 # %%
-events["copied"] = 100 * audio.copied_share(events["seconds"])
+events["copied"] = 100 * (1 - events["seconds"] / 8).clip(lower=0)
 groups = events.groupby(["corpus", "class"])
 copies = groups["seconds"].agg(["count", "min", "median", "max"]).round(2).add_suffix(" [s]")
 copies = copies.rename(columns={"count [s]": "events"})
@@ -299,6 +299,13 @@ figures.save(fig, "01-durations", profile, copies.reset_index())
 FREQUENCIES = np.arange(25, 4000, 25.0)
 
 
+def bandwidth(samples: np.ndarray, rate: int) -> float:
+    """Frequency [Hz] below which 99 % of the power lies; NaN for silence."""
+    frequency, power = signal.welch(samples, rate, nperseg=min(len(samples), 2048))
+    total = power.cumsum()
+    return frequency[np.searchsorted(total, 0.99 * total[-1])] if total[-1] > 0 else np.nan
+
+
 def spectrum(samples: np.ndarray, rate: int) -> np.ndarray:
     """Level at ``FREQUENCIES`` [dB re highest], NaN above half the sample rate."""
     frequency, power = signal.welch(samples, rate, nperseg=max(256, rate // 25))
@@ -312,7 +319,7 @@ for (name, device, rate), part in recordings.groupby(["corpus", "device", "sampl
     some = part.sort_values("recording_id").iloc[:: -(-len(part) // 40)]
     kind = f"{name}, {device}, {rate / 1000:g} kHz (n={len(some)})"
     for samples in (audio.read(path)[0] for path in some["path"]):
-        rows.append((kind, rate / 2, audio.bandwidth(samples, rate)))
+        rows.append((kind, rate / 2, bandwidth(samples, rate)))
         curves.append(spectrum(samples, rate))
 bands = pd.DataFrame(rows, columns=["kind", "nyquist_hz", "bandwidth_hz"])
 kinds = bands.groupby("kind", sort=False).median()

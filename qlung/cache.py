@@ -2,15 +2,13 @@
 
 An array ends with the SHA-256 of all before it, which every process checks when it first opens the array, and again
 when the file has changed. A file of which facts are kept counts as unchanged while its size, modification time and
-change time are what they were when it was examined; a file younger than two seconds at that moment is examined again,
-since a clock tick can hide a later write.
+change time are what they were before it was examined.
 """
 
 import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import io
 import json
 import os
 import time
@@ -24,7 +22,6 @@ import pandas as pd
 from . import paths
 from .errors import QlungError
 
-SETTLED_NS = 2 * 10**9
 LIBRARIES = ("numpy", "torch", "torchaudio", "soxr", "soundfile")  # their releases change arrays in the last digits
 
 
@@ -45,16 +42,15 @@ def code_version(*rooms: str) -> str:
     str
         Twelve hexadecimal digits.
     """
-    home, found = Path(__file__).parent, hashlib.sha256()
+    home, digest = Path(__file__).parent, hashlib.sha256()
     for room in sorted(rooms):
-        files = [home / f"{room}.py"] if (home / f"{room}.py").is_file() else sorted((home / room).rglob("*.*"))
-        files = [file for file in files if file.suffix in (".py", ".json")]
+        files = [file for file in (home / f"{room}.py", *(home / room).rglob("*.py"), *(home / room).rglob("*.json"))
+                 if file.is_file()]  # fmt: skip
         if not files:
             raise CacheError(f"there is no code in room '{room}': name a folder or module of the package")
-        for file in files:
-            found.update(f"{file.relative_to(home).as_posix()}\n{file.stat().st_size}\n".encode())
-            found.update(file.read_bytes())
-    return found.hexdigest()[:12]
+        for file in sorted(files):
+            digest.update(f"{file.relative_to(home).as_posix()}\n{file.stat().st_size}\n".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _stamp(path: Path) -> list[int]:
@@ -63,34 +59,23 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent or damaged: the same as never written
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def file_facts(kind: str, folder: Path, files: list[Path], examine: Callable[[Path], dict]) -> list[dict]:
     """``examine(file)`` of every file, on all cores; called again only for files that changed since the last time."""
     code = hashlib.sha256(f"{folder.absolute()} {code_version('corpora')}".encode())
-    index = paths.cache_dir() / kind / f"{code.hexdigest()[:20]}.json"
-    known, now = _read_json(index), time.time_ns()
-
-    def facts(file: Path) -> list:
-        stamp, (old, examined_ns, _) = _stamp(file), known.get(file.name, ([], 0, {}))
-        unchanged = old == stamp and examined_ns - max(stamp[1:]) > SETTLED_NS
-        return known[file.name] if unchanged else [stamp, now, examine(file)]
-
+    index, known = paths.cache_dir() / kind / f"{code.hexdigest()[:20]}.json", {}
+    with contextlib.suppress(OSError, ValueError):  # absent or damaged: the same as never written
+        known = json.loads(index.read_text(encoding="utf-8"))
+    stamps = [f"{file.name} {_stamp(file)}" for file in files]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        fresh = dict(zip([file.name for file in files], pool.map(facts, files), strict=True))
-    if any(known.get(name) != value for name, value in fresh.items()):
+        facts = list(pool.map(lambda file, stamp: known.get(stamp) or examine(file), files, stamps))
+    if not known.keys() >= set(stamps):
+        known |= dict(zip(stamps, facts, strict=True))
         with contextlib.suppress(OSError):  # reading data needs no writable cache
-            paths.write_atomically(index, lambda part: part.write_text(json.dumps(known | fresh), encoding="utf-8"))
-    return [fresh[file.name][2] for file in files]
+            paths.write_atomically(index, lambda part: part.write_text(json.dumps(known), encoding="utf-8"))
+    return facts
 
 
-def cached_array(kind: str, key: dict, build: Callable, rows: int | None = None) -> np.ndarray:
+def cached_array(kind: str, key: dict, build: Callable, rows: int) -> np.ndarray:
     """A memory-mapped array from the cache; built on a miss, and again when the file is damaged.
 
     Two processes may race: each writes its own file and the last one wins whole; a mapped array stays valid.
@@ -102,10 +87,9 @@ def cached_array(kind: str, key: dict, build: Callable, rows: int | None = None)
     key : dict
         Everything that the array depends on: data, parameters, code. Versions of the numeric libraries are added.
     build : callable
-        Returns the array; or, where ``rows`` is given, an iterable of its parts in order, written as they come, so that
-        memory does not grow with the array.
-    rows : int, optional
-        Length of the whole array when it comes in parts.
+        Returns an iterable of the array's parts in order, written as they come, so that memory does not grow.
+    rows : int
+        Length of the whole array.
 
     Raises
     ------
@@ -116,31 +100,26 @@ def cached_array(kind: str, key: dict, build: Callable, rows: int | None = None)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]
     path = paths.cache_dir() / kind / f"{digest}.npy"
     if not _is_whole(path):
-        parts = [build()] if rows is None else build()
         try:
-            paths.write_atomically(path, lambda part: _write(part, parts, rows))
+            paths.write_atomically(path, lambda part: _write(part, build(), rows))
         except OSError as error:
             raise CacheError(f"cannot write '{path}': {error.strerror}; free some space or set QLUNG_CACHE") from error
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _write(path: Path, parts: Iterable[np.ndarray], rows: int | None) -> None:
+def _write(path: Path, parts: Iterable[np.ndarray], rows: int) -> None:
     """Write parts as one .npy, and behind it the SHA-256 of the whole."""
-    digest, count = hashlib.sha256(), 0
-    with path.open("wb") as file:
+    count = 0
+    with path.open("wb+") as file:
         for part in map(np.ascontiguousarray, parts):
-            blocks = [part.data]
             if not count:
-                header, shape = io.BytesIO(), part.shape if rows is None else (rows, *part.shape[1:])
-                dtype = np.lib.format.dtype_to_descr(part.dtype)
-                np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
-                blocks.insert(0, header.getvalue())
-            for block in blocks:
-                file.write(block)
-                digest.update(block)
+                header = {"descr": part.dtype.str, "fortran_order": False, "shape": (rows, *part.shape[1:])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(part.data)
             count += len(part)
-        file.write(digest.digest())
-    if rows not in (None, count):
+        file.seek(0)
+        file.write(hashlib.file_digest(file, "sha256").digest())
+    if rows != count:
         raise CacheError(f"an array of {rows} rows was filled with {count}: a mistake in the code that builds it")
 
 
@@ -161,11 +140,10 @@ def _checksum_holds(path: Path, *stamp: int) -> bool:
 
 def usage() -> pd.DataFrame:
     """What the cache holds: kind, files and size [MB] of each folder in it."""
-    base, rows = paths.cache_dir(), []
-    for folder in sorted(path for path in base.glob("*") if path.is_dir()):
-        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-        rows.append((folder.name, len(sizes), sum(sizes) / 1e6))
-    return pd.DataFrame(rows, columns=["kind", "files", "MB"])
+    base = paths.cache_dir()
+    files = [(path.relative_to(base).parts[0], path.stat().st_size) for path in base.rglob("*") if path.is_file()]
+    sizes = pd.DataFrame(files, columns=["kind", "bytes"]).groupby("kind")["bytes"]
+    return pd.DataFrame({"files": sizes.size(), "MB": sizes.sum() / 1e6}).reset_index()
 
 
 def prune(days: float = 30.0) -> int:
@@ -173,12 +151,10 @@ def prune(days: float = 30.0) -> int:
 
     What a killed process left half-written goes too, once it is a day old: before that it may still be growing.
     """
-    freed, now = 0, time.time()
-    for path in paths.cache_dir().glob("*/*"):
-        partial = path.name.startswith(".") and ".part" in path.name
-        status, limit = path.stat(), max(days, 1) if partial else days
-        age = now - max(status.st_mtime, status.st_atime)
-        if (partial or path.suffix == ".npy") and age >= limit * 86400:
-            freed += status.st_size
+    freed = 0
+    for path in paths.cache_dir().glob("*/*.npy"):
+        status, least = path.stat(), max(days, 1) if path.name.startswith(".") else days
+        if time.time() - max(status.st_mtime, status.st_atime) >= least * 86400:
             path.unlink()
+            freed += status.st_size
     return freed

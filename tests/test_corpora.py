@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from qlung import audio, corpora, load_corpus, paths
+from qlung import corpora, load_corpus, paths
 from qlung.corpora import Source, fetch, icbhi, registry, sprsound, synthetic, verify
 from qlung.errors import ConfigError, CorpusError
 from qlung.training import profiles
@@ -195,14 +195,6 @@ def test_two_processes_may_write_the_synthetic_corpus_at_once(synthetic_root, tm
     monkeypatch.setattr(synthetic, "write", write)
     assert (synthetic.ensure(tmp_path / "final") / "truth.csv").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
-
-
-def test_bandwidth_and_copied_share():
-    rng = np.random.default_rng(0)
-    assert audio.bandwidth(rng.standard_normal(40000), 4000) == pytest.approx(1980, abs=30)
-    assert audio.bandwidth(np.sin(np.arange(40000) * 2 * np.pi * 300 / 4000), 4000) == pytest.approx(300, abs=10)
-    assert np.isnan(audio.bandwidth(np.zeros(5000), 4000))
-    assert audio.copied_share([2.0, 8.0, 12.0]).tolist() == [0.75, 0.0, 0.0]
 
 
 def test_a_data_card_counts_what_is_there(real_root):

@@ -22,12 +22,12 @@ def test_fbank_equals_torchaudio():
 
 def test_damaged_cache_is_rebuilt(own_folders):
     def build():
-        return np.arange(5.0)
+        return [np.arange(5.0)]
 
-    cache.cached_array("check", {"a": 1}, build)
+    cache.cached_array("check", {"a": 1}, build, 5)
     (file,) = (own_folders / "cache" / "check").glob("*.npy")
     file.write_bytes(file.read_bytes()[:-9])
-    assert cache.cached_array("check", {"a": 1}, build).tolist() == [0, 1, 2, 3, 4]
+    assert cache.cached_array("check", {"a": 1}, build, 5).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_entropy_limits():

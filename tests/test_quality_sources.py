@@ -84,5 +84,5 @@ def test_runs_with_different_sources_have_different_folders(train, tmp_path, mon
     assert runs[0].folder != runs[1].folder
     record = json.loads((runs[1].folder / "run.json").read_text())
     assert record["quality"]["source"] == "inverted"
-    again = quality.QualityScorer.from_state(record["quality"]["scorer"])
+    again = quality.QualityScorer(**record["quality"]["scorer"])
     assert again.score(*quality.measure(train).T) == pytest.approx(sources.training_quality(train)[0])

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -61,7 +60,7 @@ def cut(recording, events, sample_rate: int, seconds: float | None) -> list[np.n
 
 
 def _in_order(function, jobs):
-    """``function(*job)`` of every job in threads, in order, with a few results in flight: memory stays bounded.
+    """``function(*job)`` of every job in threads, in order, a few jobs per core at a time: memory stays bounded.
 
     Reading, resampling and torch's kernels all release the interpreter's lock, so threads use every core. Each of them
     gets one torch thread, or they would get into each other's way; the caller's setting comes back at the end.
@@ -69,12 +68,8 @@ def _in_order(function, jobs):
     workers, before = os.cpu_count(), torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waiting = deque()
-            for job in jobs:
-                waiting.append(pool.submit(function, *job))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            yield from (job.result() for job in waiting)
+            while some := list(itertools.islice(jobs, 4 * workers)):
+                yield from pool.map(function, *zip(*some, strict=True))
     finally:
         torch.set_num_threads(before)
 
@@ -124,21 +119,3 @@ def batches(corpus, sample_rate: int, seconds: float, size: int = 32):
     stream = (clip for _, clip in cut_clips(corpus, sample_rate, seconds))
     while batch := list(itertools.islice(stream, size)):
         yield torch.from_numpy(np.stack(batch))
-
-
-def copied_share(duration_s, seconds: float = 8.0):
-    """Share of a padded clip that is repetition of itself: 1 - duration / seconds, and 0 for longer events.
-
-    >>> float(copied_share(2.0))
-    0.75
-    """
-    return np.maximum(0.0, 1 - np.asarray(duration_s) / seconds)
-
-
-def bandwidth(samples: np.ndarray, rate: int, share: float = 0.99) -> float:
-    """Frequency [Hz] below which ``share`` of the power lies, from Welch's spectrum; NaN for silence."""
-    from scipy import signal  # takes a second to import, and only this needs it
-
-    frequency, power = signal.welch(samples, rate, nperseg=min(len(samples), 2048))
-    total = np.cumsum(power)
-    return float(frequency[np.searchsorted(total, share * total[-1])]) if total[-1] > 0 else float("nan")

@@ -1,4 +1,4 @@
-"""Known degradations in graded severity, and a front end for degraded audio."""
+"""Known degradations in graded severity."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ..errors import QualityError
-from .frontends import FrontEnd
 
 # From least to most severe; amounts in the unit named. Gain takes nothing away: a quality score should ignore it.
 SEVERITIES = {
@@ -25,61 +24,41 @@ def levels(severities: dict = SEVERITIES) -> list[tuple]:
     return [("none", 0, np.nan), *graded]
 
 
-@dataclasses.dataclass(frozen=True)
-class Degradation:
-    """One degradation, the same every time: ``Degradation("noise", 10.0)(waveform, rate)``.
+def degraded(x: Tensor, sample_rate: int, kind: str, amount: float) -> Tensor:
+    """Waveforms [B, n] -> degraded waveforms [B, n], the same every time.
 
     Parameters
     ----------
-    kind : {"noise", "clipping", "lowpass", "dropouts", "gain"}
+    kind : {"none", "noise", "clipping", "lowpass", "dropouts", "gain"}
         White noise below 2 kHz (so that it means the same at every rate) at ``amount`` dB SNR over the clip; the
         loudest share of samples cut off; all above ``amount`` Hz removed; pieces of 0.1 s set to zero; gain in dB.
     amount : float
-    seed : int
-        For noise and dropouts.
+
+    Raises
+    ------
+    QualityError
+        If the kind is unknown.
     """
-
-    kind: str
-    amount: float
-    seed: int = 0
-
-    def __post_init__(self):
-        if self.kind not in SEVERITIES:
-            raise QualityError(f"unknown degradation '{self.kind}': choose from {', '.join(SEVERITIES)}")
-
-    def __call__(self, waveform: Tensor, sample_rate: int) -> Tensor:
-        """Waveforms [B, n] -> degraded waveforms [B, n]."""
-        x, generator = waveform, torch.Generator().manual_seed(self.seed)
-        if self.kind == "noise":
-            noise = _below(torch.randn(x.shape, generator=generator).to(x), sample_rate, 2000.0)
-            wanted = x.square().mean(-1, keepdim=True) * 10 ** (-self.amount / 10)
-            return x + noise * (wanted / noise.square().mean(-1, keepdim=True)).sqrt()
-        if self.kind == "clipping":
-            limit = x.abs().quantile(1 - self.amount, dim=-1, keepdim=True)
-            return x.clamp(-limit, limit)
-        if self.kind == "lowpass":
-            return _below(x, sample_rate, self.amount)
-        if self.kind == "dropouts":
-            piece = round(0.1 * sample_rate)
-            pieces = -(-x.shape[-1] // piece)
-            order = torch.rand(len(x), pieces, generator=generator).argsort(-1)
-            keep = (order >= round(self.amount * pieces)).repeat_interleave(piece, -1)[:, : x.shape[-1]]
-            return x * keep.to(x)
-        return x * 10 ** (self.amount / 20)
-
-
-@dataclasses.dataclass(frozen=True)
-class Degraded:
-    """A front end that degrades the audio first; ``frontends.extract`` takes it and caches its output."""
-
-    front_end: FrontEnd
-    degradation: Degradation
-    sample_rate = property(lambda self: self.front_end.sample_rate, doc="Of the front end [Hz].")
-    seconds = property(lambda self: self.front_end.seconds, doc="Of the front end [s].")
-
-    def __call__(self, waveform: Tensor) -> Tensor:
-        """Waveforms [B, n] -> features of the degraded waveforms [B, ...]."""
-        return self.front_end(self.degradation(waveform, self.sample_rate))
+    generator = torch.Generator().manual_seed(0)
+    if kind == "none":
+        return x
+    if kind == "noise":
+        noise = _below(torch.randn(x.shape, generator=generator).to(x), sample_rate, 2000.0)
+        wanted = x.square().mean(-1, keepdim=True) * 10 ** (-amount / 10)
+        return x + noise * (wanted / noise.square().mean(-1, keepdim=True)).sqrt()
+    if kind == "clipping":
+        limit = x.abs().quantile(1 - amount, dim=-1, keepdim=True)
+        return x.clamp(-limit, limit)
+    if kind == "lowpass":
+        return _below(x, sample_rate, amount)
+    if kind == "dropouts":
+        piece = round(0.1 * sample_rate)
+        pieces = -(-x.shape[-1] // piece)
+        order = torch.rand(len(x), pieces, generator=generator).argsort(-1)
+        return x * (order >= round(amount * pieces)).repeat_interleave(piece, -1)[:, : x.shape[-1]].to(x)
+    if kind == "gain":
+        return x * 10 ** (amount / 20)
+    raise QualityError(f"unknown degradation '{kind}': choose from {', '.join(SEVERITIES)}")
 
 
 def _below(x: Tensor, rate: int, hertz: float) -> Tensor:

@@ -7,27 +7,24 @@ from ..corpora import CLASSES
 
 
 def angles(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Each clip's angle to its target prototype and to the nearest other one [deg]: columns target, nearest_other."""
+    """Each clip's angle to its target prototype and to the nearest other one, and `separation` [deg], as columns."""
     theta = np.degrees(np.arccos(predictions[["c0", "c1", "c2", "c3"]].to_numpy(float).clip(-1, 1)))
     target = np.arange(4) == predictions["label"].to_numpy()[:, None]
     nearest = np.where(target, np.inf, theta).min(1)
-    return pd.DataFrame({"target": theta[target], "nearest_other": nearest}, index=predictions.index)
+    out = pd.DataFrame({"target": theta[target], "nearest_other": nearest}, index=predictions.index)
+    return out.assign(separation=nearest - theta[target])
 
 
 def separation(predictions: pd.DataFrame) -> pd.Series:
     """Angle to the nearest other prototype minus angle to the target one, per clip [deg]; below 0 is an error."""
-    theta = angles(predictions)
-    return theta["nearest_other"] - theta["target"]
+    return angles(predictions)["separation"]
 
 
 def by_class(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean of `angles` and of `separation` per group and class: by, class, n, target, nearest_other, separation."""
-    theta = angles(predictions).assign(separation=separation(predictions))
+    """Mean of `angles` per group and class: by, class, n, target, nearest_other, separation."""
     names = predictions["label"].map(dict(enumerate(CLASSES))).rename("class")
-    grouped = theta.groupby([*(predictions[name] for name in by), names], sort=False)
-    out = grouped.mean()
-    out.insert(0, "n", grouped.size())
-    return out.reset_index()
+    grouped = angles(predictions).groupby([*(predictions[name] for name in by), names], sort=False)
+    return pd.concat([grouped.size().rename("n"), grouped.mean()], axis=1).reset_index()
 
 
 def prototype_angles(prototypes) -> np.ndarray:

@@ -48,8 +48,8 @@ def icbhi_score(target, predicted) -> Score:
     """
     matrix = confusion(target, predicted)
     normals, abnormals = matrix[0].sum(), matrix[1:].sum()
-    sp = 100 * float(matrix[0, 0] / normals) if normals else float("nan")
-    se = 100 * float(np.trace(matrix[1:, 1:]) / abnormals) if abnormals else float("nan")
+    sp = 100 * float(matrix[0, 0] / normals) if normals else np.nan
+    se = 100 * float(np.trace(matrix[1:, 1:]) / abnormals) if abnormals else np.nan
     return Score(sp, se, (sp + se) / 2)
 
 

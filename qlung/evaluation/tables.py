@@ -7,13 +7,15 @@ from ..corpora import CLASSES
 from .intervals import difference, holm, permutation_p
 from .metrics import icbhi_score, measures
 
+PROBABILITIES = ["p0", "p1", "p2", "p3"]
+
 
 def measure_table(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """n and `measures` per group of predictions; ECE and AUROC where p0..p3 are known."""
-    names, rows = [f"p{k}" for k in range(4)], []
+    rows = []
     for key, group in predictions.groupby(by, sort=False):
-        complete = set(names) <= set(group) and group[names].notna().all(axis=None)
-        found = measures(group["label"], group["predicted"], group[names].to_numpy() if complete else None)
+        p = group.reindex(columns=PROBABILITIES)
+        found = measures(group["label"], group["predicted"], None if p.isna().any(axis=None) else p.to_numpy())
         rows.append(dict(zip(by, key, strict=True)) | {"n": len(group)} | found)
     return pd.DataFrame(rows)
 
@@ -39,35 +41,29 @@ def trivial_baselines(target) -> dict[str, np.ndarray]:
     return {f"always {CLASSES[k]}": np.full(len(target), k) for k in (0, frequent)}
 
 
-def trivial_scores(target) -> pd.DataFrame:
-    """Sp, Se and Score of the two trivial baselines."""
-    rows = [(name, *icbhi_score(target, answer)) for name, answer in trivial_baselines(target).items()]
-    return pd.DataFrame(rows, columns=["method", "Sp", "Se", "Score"])
+def _with_trivial_baselines(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The predictions and, as those of backbone "none", the trivial baselines' for the same clips."""
+    tables = [predictions]
+    for _, part in predictions.groupby("corpus", sort=False):
+        clips = part.drop_duplicates("event_id").assign(backbone="none", seed=0, run="none")
+        for name, answer in trivial_baselines(clips["label"]).items():
+            sure = pd.DataFrame(np.eye(4)[answer], clips.index, PROBABILITIES)
+            tables.append(clips.assign(method=name, predicted=answer, **sure))
+    return pd.concat(tables)
 
 
 def scores(predictions: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(Sp, Se, Score of every run; mean and sd over seeds beside the trivial baselines), by corpus and backbone."""
     by = ["corpus", "backbone", "method"]
-    runs = score_table(predictions, [*by, "seed", "run"])
-    table = over_seeds(runs, by)
-    for corpus, part in predictions.groupby("corpus", sort=False):
-        trivial = trivial_scores(part.drop_duplicates("event_id")["label"])
-        trivial.columns = ["method", "Sp mean", "Se mean", "Score mean"]
-        table = pd.concat([table, trivial.assign(corpus=corpus, backbone="none", seeds=1)], ignore_index=True)
-    return runs, table
+    table = score_table(_with_trivial_baselines(predictions), [*by, "seed", "run"])
+    return table[table["backbone"] != "none"], over_seeds(table, by)
 
 
 def every_measure(predictions: pd.DataFrame) -> pd.DataFrame:
     """`measures` of each corpus, backbone and method, mean over seeds; and of the trivial baselines."""
     by = ["corpus", "backbone", "method"]
-    table = measure_table(predictions, [*by, "seed"]).drop(columns="seed")
-    out = [table.groupby(by, sort=False).mean().reset_index()]
-    for corpus, part in predictions.groupby("corpus", sort=False):
-        truth = part.drop_duplicates("event_id")["label"]
-        for name, answer in trivial_baselines(truth).items():
-            trivial = {"corpus": corpus, "backbone": "none", "method": name, "n": len(truth)}
-            out.append(pd.DataFrame([trivial | measures(truth, answer, np.eye(4)[answer])]))
-    return pd.concat(out, ignore_index=True).astype({"n": int})
+    table = measure_table(_with_trivial_baselines(predictions), [*by, "seed"]).drop(columns="seed")
+    return table.groupby(by, sort=False).mean().reset_index().astype({"n": int})
 
 
 def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -79,15 +75,14 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
         Columns corpus, backbone, row, against, difference, low, high (95 % over patients and seeds), seeds, p patients,
         p seeds (`permutation_p`) and p Holm: the larger of the two, corrected for all rows of this table.
     """
-    units, out = ("patients", "seeds"), []
+    rows = []
     for (corpus, backbone), part in predictions.groupby(["corpus", "backbone"], sort=False):
-        methods = dict(iter(part.groupby("method", sort=False)))
+        methods = part["method"].unique().tolist()
         for row in methods:
             against = row.split()[0] if " " in row else "ce"
             if row != against and against in methods:
-                pair = pd.concat([methods[row], methods[against]])
-                p = [permutation_p(pair, row, against, over=unit) for unit in units]
-                out.append((corpus, backbone, row, against, *difference(pair, row, against).values(), *p, max(p)))
+                p = [permutation_p(part, row, against, over=unit) for unit in ("patients", "seeds")]
+                rows.append((corpus, backbone, row, against, *difference(part, row, against).values(), *p, max(p)))
     columns = ["corpus", "backbone", "row", "against", "difference", "low", "high", "seeds", "p patients", "p seeds"]
-    table = pd.DataFrame(out, columns=[*columns, "p Holm"])
+    table = pd.DataFrame(rows, columns=[*columns, "p Holm"])
     return table.assign(**{"p Holm": holm(table["p Holm"])})

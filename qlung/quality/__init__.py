@@ -4,5 +4,5 @@ Comes in: a corpus. Goes out: entropy, level and AQS of every event; other sourc
 changes with the severity of a degradation. Notebook 02.
 """
 
-from .aqs import AUDIO, BINS, DEFAULT_DEFINITION, NORMALISERS, RATE, SCOPES
+from .aqs import BINS, DEFAULT_DEFINITION, NORMALISERS, RATE, SCOPES
 from .aqs import QualityScorer, measure, rms_dbfs, spectral_entropy

@@ -1,6 +1,7 @@
 """The paper's audio-quality score: AQS = clip(1 - alpha H + beta R, 0, 1), from spectral entropy H and RMS energy R."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -14,7 +15,6 @@ from ..errors import QualityError
 
 SCOPES = ("frames", "mean", "plane")
 BINS = ("linear", "logmel")
-AUDIO = ("clip", "cycle", "recording")
 SCALES = {  # name of a rescaling -> what it needs of the fitted values: (low, high), or for ranks all of them in order
     "none": lambda x: x[:0],
     "percentile": lambda x: np.percentile(x, (1, 99)),
@@ -26,10 +26,8 @@ NORMALISERS = tuple(SCALES)
 CACHE_BYTES = 1 << 21  # spectra of this size stay in a core's cache: twice as fast as a batch of 16 at once
 
 
-def spectral_entropy(
-    waveform: Tensor, sample_rate: int, n_fft: int = 512, win_s: float = 0.025, hop_s: float = 0.010,
-    scope: str = "frames", power: float = 2.0, bins: str = "linear",
-) -> Tensor:  # fmt: skip
+def spectral_entropy(waveform: Tensor, sample_rate: int, n_fft: int = 512, win_s: float = 0.025, hop_s: float = 0.010,
+                     scope: str = "frames", power: float = 2.0, bins: str = "linear") -> Tensor:  # fmt: skip
     """Normalised Shannon entropy of the spectrum: near 0 for a tone, near 1 for white noise, whatever the gain.
 
     Parameters
@@ -149,6 +147,9 @@ class QualityScorer:
     fitted, or by fewer than 20 clips, is not shifted.
 
     A clip whose quality cannot be computed gets the fitted clips' mean AQS, and is counted in ``missing``.
+
+    ``dataclasses.asdict`` of a scorer is plain numbers, lists and strings for JSON; ``QualityScorer(**fields)`` of
+    these scores alike.
     """
 
     alpha: float = 0.7
@@ -179,74 +180,51 @@ class QualityScorer:
             If no clip has both, or the lengths differ.
         """
         self.shift = {}
-        h, r, known = self._columns(entropy, level, device)
+        h_r, known = self._columns(entropy, level, device)
         if not known.any():
             raise QualityError("no clip to fit the quality score on: every H or R is missing")
         if device is not None:
-            names, finite = np.asarray(device, dtype=str), known & np.isfinite(r)
+            names, finite = np.asarray(device, dtype=str), np.isfinite(h_r).all(0)
             for name in np.unique(names[finite]):
                 same = finite & (names == name)
                 if same.sum() >= self.MIN_CLIPS:
-                    self.shift[str(name)] = [float(x[finite].mean() - x[same].mean()) for x in (h, r)]
-            h, r, _ = self._columns(entropy, level, device)
-        self.scales = [SCALES[self.normalise](x[known]).tolist() for x in (h, r)]
-        self.neutral = float(self._aqs(h[known], r[known]).mean())
+                    self.shift[str(name)] = [float(x[finite].mean() - x[same].mean()) for x in h_r]
+            h_r, _ = self._columns(entropy, level, device)
+        self.scales = [SCALES[self.normalise](x).tolist() for x in h_r[:, known]]
+        self.neutral = float(self._aqs(h_r[:, known]).mean())
         return self
 
     def score(self, entropy, level, device=None) -> np.ndarray:
-        """AQS in [0, 1] of each clip, neutral where it cannot be computed."""
-        h, r, known = self._columns(entropy, level, device)
-        self.missing = int((~known).sum())
-        out = np.full(len(h), self.state()["neutral"])
-        out[known] = self._aqs(h[known], r[known])
-        return out
-
-    def state(self) -> dict:
-        """Everything fitted, as plain numbers, lists and strings for JSON.
-
-        Raises
-        ------
-        QualityError
-            If nothing is fitted yet.
-        """
+        """AQS in [0, 1] of each clip, neutral where it cannot be computed; QualityError if nothing is fitted yet."""
         if self.neutral is None:
             raise QualityError("the QualityScorer is not fitted: call fit(entropy, level) with training clips first")
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_state(cls, state: dict) -> "QualityScorer":
-        """The scorer whose ``state()`` this is; it scores alike.
-
-        Raises
-        ------
-        QualityError
-            If a part is missing or unknown.
-        """
-        parts = {field.name for field in dataclasses.fields(cls)}
-        if set(state) != parts:
-            raise QualityError(f"no state of a QualityScorer: expected {sorted(parts)}, not {sorted(state)}")
-        return cls(**state)
+        h_r, known = self._columns(entropy, level, device)
+        self.missing = int((~known).sum())
+        out = np.full(len(known), self.neutral)
+        out[known] = self._aqs(h_r[:, known])
+        return out
 
     def _columns(self, entropy, level, device):
-        """(H, R, whether both are known) as float64; H and R shifted by device."""
+        """H and R as float64 [2, n], shifted by device, and whether both are known [n]."""
         h, r = (np.asarray(x, dtype=np.float64).reshape(-1) for x in (entropy, level))
         if h.shape != r.shape or (device is not None and len(device) != len(h)):
             given = f"{len(h)} H, {len(r)} R" + ("" if device is None else f", {len(device)} devices")
             raise QualityError(f"H, R and device need one value for each clip, not {given}")
-        if device is not None:
-            shift = np.array([self.shift.get(str(name), (0.0, 0.0)) for name in device]).reshape(-1, 2)
-            h, r = h + shift[:, 0], r + shift[:, 1]
-        has_level = np.isfinite(r) | ((self.normalise == "none") & np.isneginf(r))  # -inf dBFS is a linear level of 0
-        return h, r, np.isfinite(h) & has_level
+        shift = [self.shift.get(str(name), (0.0, 0.0)) for name in (() if device is None else device)]
+        h_r = np.stack([h, r]) + (np.transpose(shift) if shift else 0)
+        known = np.isfinite(h_r)
+        if self.normalise == "none":
+            known |= np.isneginf(h_r) & [[False], [True]]  # -inf dBFS is a linear level of 0
+        return h_r, known.all(0)
 
-    def _aqs(self, h: np.ndarray, r: np.ndarray) -> np.ndarray:
-        r = 10 ** (r / 20) if self.normalise == "none" else r
-        h, r = (self._rescale(x, scale) for x, scale in zip((h, r), self.scales, strict=True))
+    def _aqs(self, h_r: np.ndarray) -> np.ndarray:
+        if self.normalise == "none":
+            h, r = h_r[0], 10 ** (h_r[1] / 20)
+        else:
+            h, r = (self._rescale(x, scale) for x, scale in zip(h_r, self.scales, strict=True))
         return np.clip(1 - self.alpha * h + self.beta * r, 0, 1)
 
     def _rescale(self, x: np.ndarray, scale: list) -> np.ndarray:
-        if self.normalise == "none":
-            return x
         if self.normalise == "rank":
             return np.searchsorted(scale, x, side="right") / len(scale)
         low, high = scale
@@ -270,20 +248,20 @@ def measure(corpus, definition: dict = DEFAULT_DEFINITION, audio: str = "clip") 
     audio : {"clip", "cycle", "recording"}
         The model's input, cut or repeated to 8 s; the event as long as it is; or its whole recording.
     """
-    if audio not in AUDIO:
-        raise QualityError(f"unknown audio={audio!r}: choose from {', '.join(AUDIO)}")
     key = {"corpus": corpus.fingerprint(), **definition, "audio": audio, "code": code_version("audio", "quality")}
 
     def entropy_and_level(clips: Tensor) -> np.ndarray:
         return torch.stack([spectral_entropy(clips, RATE, **definition), rms_dbfs(clips)], 1).double().numpy()
 
-    def one_by_one():
-        if audio == "cycle":
-            return (entropy_and_level(torch.from_numpy(clip)[None]) for _, clip in cut_clips(corpus, RATE, None))
-        path = corpus.recordings.set_index("recording_id")["path"]
-        used = corpus.events["recording_id"]
-        whole = {name: entropy_and_level(torch.from_numpy(read(path[name], RATE)[0])[None]) for name in used.unique()}
-        return (whole[name] for name in used)
+    @functools.cache
+    def recording(path: str) -> np.ndarray:
+        return entropy_and_level(torch.from_numpy(read(path, RATE)[0])[None])
 
-    build = one_by_one if audio != "clip" else lambda: map_clips(corpus, RATE, 8.0, entropy_and_level)
-    return cached_array("quality", key, build, rows=len(corpus.events))
+    parts = {  # generators: only the one that is iterated over reads audio
+        "clip": map_clips(corpus, RATE, 8.0, entropy_and_level),
+        "cycle": (entropy_and_level(torch.from_numpy(clip)[None]) for _, clip in cut_clips(corpus, RATE, None)),
+        "recording": (recording(path) for path in corpus.of_events("path")),
+    }
+    if audio not in parts:
+        raise QualityError(f"unknown audio={audio!r}: choose from {', '.join(parts)}")
+    return cached_array("quality", key, lambda: parts[audio], rows=len(corpus.events))

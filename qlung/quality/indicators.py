@@ -10,26 +10,22 @@ from torch import Tensor
 
 from ..audio import batches
 from ..cache import cached_array, code_version
-from ..errors import QualityError
 from .aqs import entropy_nats, rms_dbfs
 
 RATE = 4000  # the lowest rate of either corpus, so that no indicator can use a device's bandwidth above 2 kHz
+WINDOW = 256  # samples, 64 ms; frames overlap by half
 
 # name -> +1 if more of it should mean better quality, else -1: fixed before any label was looked at.
 # The paper's two ingredients lead; "level" is the only one that depends on gain.
-DIRECTION = {
-    "entropy": -1, "level": 1, "flatness": -1, "snr": 1, "clipping": -1, "flux": -1, "low": -1, "high": -1,
-}  # fmt: skip
+DIRECTION = {"entropy": -1, "level": 1, "flatness": -1, "snr": 1, "clipping": -1, "flux": -1, "low": -1, "high": -1}
 
 
-def signal_scores(waveform: Tensor, sample_rate: int = RATE) -> dict[str, Tensor]:
+def signal_scores(waveform: Tensor) -> dict[str, Tensor]:
     """Eight interpretable indicators of each clip, none of which needs a reference; all but ``level`` ignore the gain.
 
     Parameters
     ----------
-    waveform : Tensor [shape=(B, n)]
-    sample_rate : int [Hz]
-        At least 4 kHz.
+    waveform : Tensor [shape=(B, n)], at 4 kHz
 
     Returns
     -------
@@ -39,48 +35,41 @@ def signal_scores(waveform: Tensor, sample_rate: int = RATE) -> dict[str, Tensor
         for noise; clipping: share of samples within 0.1 % of the clip's peak; flux [dB]: mean change of the spectrum
         from frame to frame; low, high [dB]: share of power at 100-300 and at 800-1600 Hz. NaN for a clip that is
         silent, not finite or shorter than one frame.
-
-    Raises
-    ------
-    QualityError
-        Under 4 kHz, where the bands do not exist.
     """
-    power, hertz = _spectrum(waveform, sample_rate)
+    power = _spectrum(waveform)
     mean = power.mean(1)
     share = mean / mean.sum(-1, keepdim=True)
-    loud, quiet = (decibel(_band(power, hertz, 100, 1000).sum(-1).quantile(q, dim=1)) for q in (0.95, 0.10))
+    loud, quiet = (decibel(_band(power, 100, 1000).sum(-1).quantile(q, dim=1)) for q in (0.95, 0.10))
     peak = waveform.abs().amax(-1, keepdim=True)
     scores = {
-        "entropy": entropy_nats(mean) / math.log(len(hertz)),
+        "entropy": entropy_nats(mean) / math.log(power.shape[-1]),
         "level": rms_dbfs(waveform),
         "flatness": decibel(mean).mean(-1) - decibel(mean.mean(-1)),
         "snr": loud - quiet,
         "clipping": ((waveform / peak).abs() >= 0.999).to(mean).mean(-1),
         "flux": decibel(power).diff(dim=1).abs().mean((1, 2)),
-        "low": decibel(_band(share, hertz, 100, 300).sum(-1)),
-        "high": decibel(_band(share, hertz, 800, 1600).sum(-1)),
+        "low": decibel(_band(share, 100, 300).sum(-1)),
+        "high": decibel(_band(share, 800, 1600).sum(-1)),
     }
     known = mean.sum(-1).isfinite()
     return {name: torch.where(known, score, torch.nan) for name, score in scores.items()}
 
 
-def _band(power: Tensor, hertz: Tensor, low: float, high: float) -> Tensor:
+def _band(power: Tensor, low: float, high: float) -> Tensor:
     """The bins of a spectrum [..., bins] from ``low`` to ``high`` [Hz]."""
+    hertz = torch.arange(1, WINDOW // 2 + 1, device=power.device) * (RATE / WINDOW)
     return power[..., (hertz >= low) & (hertz <= high)]
 
 
-def _spectrum(waveform: Tensor, sample_rate: int) -> tuple[Tensor, Tensor]:
-    """Power [B, frames, bins] of 64 ms Hann frames of the clip scaled to a peak of 1, DC left out, and bins [Hz]."""
-    if sample_rate < RATE:
-        raise QualityError(f"quality indicators need {RATE} Hz or more, not {sample_rate}: resample first")
-    window, hop = round(0.064 * sample_rate), round(0.032 * sample_rate)
-    if waveform.shape[-1] < window:
-        waveform = waveform.new_full((len(waveform), window), torch.nan)
+def _spectrum(waveform: Tensor) -> Tensor:
+    """Power [B, frames, bins] of 64 ms Hann frames of the clip scaled to a peak of 1, DC left out."""
+    if waveform.shape[-1] < WINDOW:
+        waveform = waveform.new_full((len(waveform), WINDOW), torch.nan)
     x = waveform / waveform.abs().amax(-1, keepdim=True)
-    hann = torch.hann_window(window, device=x.device, dtype=x.dtype)
-    spectrum = torch.stft(x, window, hop, window=hann, center=False, return_complex=True).transpose(1, 2)[..., 1:]
-    power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag) + 1e-12
-    return power, torch.arange(1, window // 2 + 1, device=x.device) * (sample_rate / window)
+    hann = torch.hann_window(WINDOW, device=x.device, dtype=x.dtype)
+    spectrum = torch.stft(x, WINDOW, WINDOW // 2, window=hann, center=False, return_complex=True)
+    spectrum = spectrum.transpose(1, 2)[..., 1:]
+    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag) + 1e-12
 
 
 def decibel(power: Tensor) -> Tensor:
@@ -88,18 +77,16 @@ def decibel(power: Tensor) -> Tensor:
     return 10 * power.log10()
 
 
-QUANTITIES = ("quiet", "loud", "flicker", "noisy")
-EDGES = (20, 100, 200, 400, 800, 1900)
-FEATURES = [f"{q}_{low}_{high}" for q in QUANTITIES for low, high in itertools.pairwise(EDGES)]
+BANDS = list(itertools.pairwise((20, 100, 200, 400, 800, 1900)))  # [Hz]
+FEATURES = [f"{name}_{low}_{high}" for name in ("quiet", "loud", "flicker", "noisy") for low, high in BANDS]
 
 
-def band_features(waveform: Tensor, sample_rate: int = RATE) -> Tensor:
+def band_features(waveform: Tensor) -> Tensor:
     """Four plain quantities in five bands, the features of ``learned_cheap``; none depends on gain.
 
     Parameters
     ----------
-    waveform : Tensor [shape=(B, n)]
-    sample_rate : int [Hz]
+    waveform : Tensor [shape=(B, n)], at 4 kHz
 
     Returns
     -------
@@ -108,8 +95,8 @@ def band_features(waveform: Tensor, sample_rate: int = RATE) -> Tensor:
         flicker, the mean change from frame to frame; noisy, the spectral flatness (0: noise, far below: tones).
         NaN for a clip that cannot be measured.
     """
-    power, hertz = _spectrum(waveform, sample_rate)
-    bands = [_band(power, hertz, low, high) for low, high in itertools.pairwise(EDGES)]
+    power = _spectrum(waveform)
+    bands = [_band(power, low, high) for low, high in BANDS]
     level = torch.stack([decibel(band.mean(-1)) for band in bands], -1)
     level = level - decibel(power.mean((1, 2)))[:, None, None]
     quiet, loud = torch.quantile(level, torch.tensor([0.05, 0.95], device=level.device, dtype=level.dtype), dim=1)
@@ -126,8 +113,8 @@ def all_indicators(waveform: Tensor) -> Tensor:
 def measure(corpus) -> pd.DataFrame:
     """``signal_scores`` and ``band_features`` per event, at 4 kHz and repeated or cut to 8 s; cached."""
     key = {"corpus": corpus.fingerprint(), "code": code_version("audio", "quality")}
-    values = (all_indicators(batch).double().numpy() for batch in batches(corpus, RATE, 8.0))
-    values = cached_array("indicators", key, lambda: values, rows=len(corpus.events))
+    parts = (all_indicators(batch).double().numpy() for batch in batches(corpus, RATE, 8.0))
+    values = cached_array("indicators", key, lambda: parts, rows=len(corpus.events))
     return pd.DataFrame(values, columns=[*FEATURES, *DIRECTION])
 
 
@@ -137,6 +124,5 @@ def whole_recordings(corpus):
     events = pd.DataFrame({
         "event_id": table["recording_id"], "recording_id": table["recording_id"], "start_s": 0.0,
         "end_s": table["duration_s"].clip(upper=8.0), "label": 0, "crackle": False, "wheeze": False,
-        "raw_label": "whole", "split": table["split"],
-    })  # fmt: skip
+        "raw_label": "whole", "split": table["split"]})  # fmt: skip
     return dataclasses.replace(corpus, events=events)

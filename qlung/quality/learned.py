@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -42,8 +41,6 @@ def extract_features(corpus, kind: str) -> np.ndarray:
 
     A row is NaN where the clip cannot be measured (silence).
     """
-    if kind not in STRENGTH:
-        raise QualityError(f"unknown kind '{kind}' of learned quality: choose from {', '.join(STRENGTH)}")
     bands = indicators.measure(corpus)[indicators.FEATURES].to_numpy()
     if kind == "bands":
         return bands
@@ -77,14 +74,10 @@ class LinearQuality:
         return self.bias + (features - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weight)
 
 
-def _classifier(kind: str, strength: float | None):
-    """Standardised features -> logistic regression in which good and poor recordings have equal total weight."""
-    strength = STRENGTH[kind] if strength is None else strength
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=3000))
-
-
-def fit(features: np.ndarray, good, kind: str, seen: str, strength: float | None = None) -> LinearQuality:
+def fit(features: np.ndarray, good, kind: str, seen: str = "") -> LinearQuality:
     """Fit a model on rows of `extract_features` and whether each is of good quality. NaN rows are left out.
+
+    Standardised features -> logistic regression in which good and poor recordings have equal total weight.
 
     Raises
     ------
@@ -95,31 +88,30 @@ def fit(features: np.ndarray, good, kind: str, seen: str, strength: float | None
     x, y = features[known], np.asarray(good, dtype=bool)[known]
     if min(y.sum(), (~y).sum()) < 2:
         raise QualityError(f"learned quality needs 2 good and 2 poor recordings, not {y.sum()} and {(~y).sum()}")
-    scaler, regression = _classifier(kind, strength).fit(x, y).named_steps.values()
-    numbers = (scaler.mean_, scaler.scale_, regression.coef_[0])
-    return LinearQuality(kind, seen, *(x.tolist() for x in numbers), float(regression.intercept_[0]))
+    scaler = StandardScaler().fit(x)
+    regression = LogisticRegression(C=STRENGTH[kind], class_weight="balanced", max_iter=3000)
+    regression.fit(scaler.transform(x), y)
+    numbers = [values.tolist() for values in (scaler.mean_, scaler.scale_, regression.coef_[0])]
+    return LinearQuality(kind, seen, *numbers, float(regression.intercept_[0]))
 
 
-def out_of_fold(features, good, patient, kind: str, strength=None, folds: int = 5, seed: int = 1) -> np.ndarray:
+def out_of_fold(features, good, patient, kind: str) -> np.ndarray:
     """Logit of every row by a model that was fitted without its patient's recordings. NaN rows stay NaN.
 
-    The features and STRENGTH were chosen on the split of seed 0: report another.
+    The features and STRENGTH were chosen on the split of seed 0, so this is another.
     """
-    known, out = np.isfinite(features).all(1), np.full(len(features), np.nan)
-    x, y, groups = (np.asarray(a)[known] for a in (features, good, patient))
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    model = _classifier(kind, strength)
-    out[known] = cross_val_predict(model, x, y, groups=groups, cv=split, method="decision_function")
+    good, out = np.asarray(good), np.full(len(features), np.nan)
+    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=1).split(features, good, patient):
+        out[test] = fit(features[train], good[train], kind)(features[test])
     return out
 
 
-def typicality(features: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-    """One-class typicality: minus the Mahalanobis distance to the reference rows (default: the rows themselves).
+def typicality(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """One-class typicality: minus the Mahalanobis distance to the reference rows.
 
     No label is used. The covariance is shrunk by a tenth of its mean variance, so that 384 dimensions do not need as
     many recordings.
     """
-    reference = features if reference is None else reference
     known = reference[np.isfinite(reference).all(1)]
     centre, spread = known.mean(0), known.std(0).clip(1e-9)
     z = (known - centre) / spread
@@ -130,8 +122,4 @@ def typicality(features: np.ndarray, reference: np.ndarray | None = None) -> np.
 
 def load(name: str) -> LinearQuality:
     """A model that comes with the package: "learned_cheap", "learned_embedding" or "clean_cheap"."""
-    path = MODELS / f"{name}.json"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in MODELS.glob("*.json")))
-        raise QualityError(f"there is no learned quality model '{name}': choose from {known}")
-    return LinearQuality(**json.loads(path.read_text(encoding="utf-8")))
+    return LinearQuality(**json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8")))

@@ -5,6 +5,7 @@ then differ in *which clip* gets a large margin and in nothing else, neither in 
 definitions of AQS have values of their own, as the paper's would if it meant them.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +34,15 @@ SOURCES = {
     "oracle_snr": "true SNR, synthetic recordings only",
 }
 DEFINITIONS = {  # arguments of `quality.measure`
-    "aqs_frames": {"definition": {"scope": "frames"}},
-    "aqs_plane": {"definition": {"scope": "plane"}},
-    "aqs_bins": {"definition": {"scope": "mean"}},
-    "aqs_magnitude": {"definition": {"scope": "mean", "power": 1.0}},
-    "aqs_cycle": {"audio": "cycle"},
-    "aqs_recording": {"audio": "recording"},
-}
+    "aqs_frames": {"definition": {"scope": "frames"}}, "aqs_plane": {"definition": {"scope": "plane"}},
+    "aqs_bins": {"definition": {"scope": "mean"}}, "aqs_magnitude": {"definition": {"scope": "mean", "power": 1.0}},
+    "aqs_cycle": {"audio": "cycle"}, "aqs_recording": {"audio": "recording"},
+}  # fmt: skip
 SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no longer out-of-distribution on SPRSound
 
 
-def training_quality(
-    corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none", seed: int = 0,
-    rows=slice(None),
-) -> tuple[np.ndarray, dict]:  # fmt: skip
+def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none",
+                     seed: int = 0, rows=slice(None)) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Quality of the training events, with the metadata of how it was computed.
 
     Parameters
@@ -66,7 +62,7 @@ def training_quality(
     values : array [shape=(training events,), range 0..1]
         Neutral (the mean) for a clip whose quality cannot be computed.
     metadata : dict
-        For run.json: source, missing (how many are neutral), sees_sprsound, and the scorer's state.
+        For run.json: source, missing (how many are neutral), sees_sprsound, and the fields of the scorer.
 
     Raises
     ------
@@ -76,7 +72,7 @@ def training_quality(
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
     h, r = quality.measure(corpus, **DEFINITIONS.get(source, {}))[rows].T
-    device = corpus.events["recording_id"].map(corpus.recordings.set_index("recording_id")["device"]).to_numpy()[rows]
+    device = corpus.of_events("device").to_numpy()[rows]
     devices = device if source == "aqs_device" else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
     values, known = scorer.score(h, r, devices), np.isfinite(h)
@@ -89,7 +85,7 @@ def training_quality(
         known &= np.isfinite(order)
         values = assign_by_rank(order, values, known)
     metadata = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
-    return values, metadata | {"scorer": scorer.state()}
+    return values, metadata | {"scorer": dataclasses.asdict(scorer)}
 
 
 def _order(corpus, source: str, seed: int) -> np.ndarray:
@@ -111,8 +107,8 @@ def assign_by_rank(order, values, known) -> np.ndarray:
 
 def true_snr(corpus) -> np.ndarray:
     """True SNR [dB] of every event of a synthetic corpus, from the truth.csv beside it."""
-    folders = Path(corpus.recordings["path"].iloc[0]).parents
-    truth = next((folder / "truth.csv" for folder in folders if (folder / "truth.csv").is_file()), None)
+    beside = (folder / "truth.csv" for folder in Path(corpus.recordings["path"].iloc[0]).parents)
+    truth = next(filter(Path.is_file, beside), None)
     if truth is None:
         raise QualityError("oracle_snr: only synthetic recordings come with their true SNR (a truth.csv beside them)")
     return pd.read_csv(truth).set_index("event_id")["snr_db"].reindex(corpus.events["event_id"]).to_numpy(float)

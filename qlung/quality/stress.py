@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from ..audio import batches
-from ..audio.degrade import SEVERITIES, Degradation, levels
+from ..audio.degrade import SEVERITIES, degraded, levels
 from ..cache import cached_array, code_version
 from ..evaluation.intervals import interval, resample
 from . import indicators
@@ -25,9 +25,7 @@ def severity_table(corpus, severities: dict = SEVERITIES) -> pd.DataFrame:
     key = {"corpus": corpus.fingerprint(), "levels": steps, "code": code_version("audio", "quality")}
 
     def measured(high, low, kind, amount) -> torch.Tensor:
-        if kind != "none":
-            degrade = Degradation(kind, amount)
-            high, low = degrade(high, RATE), degrade(low, indicators.RATE)
+        high, low = degraded(high, RATE, kind, amount), degraded(low, indicators.RATE, kind, amount)
         h = spectral_entropy(high, RATE, **DEFAULT_DEFINITION)
         return torch.cat([torch.stack([h, rms_dbfs(high)], 1), indicators.all_indicators(low)], 1)
 
@@ -37,16 +35,11 @@ def severity_table(corpus, severities: dict = SEVERITIES) -> pd.DataFrame:
 
     values = cached_array("severity", key, parts, rows=len(corpus.events))  # [clips, levels, columns]
     columns = ["H", "R", *indicators.FEATURES, *indicators.DIRECTION]
-    tables = []
-    for (kind, severity, amount), measures in zip(steps, values.swapaxes(0, 1), strict=True):
-        keys = {"kind": kind, "severity": severity, "amount": amount, "event_id": corpus.events["event_id"]}
-        tables.append(pd.DataFrame(keys).join(pd.DataFrame(measures, corpus.events.index, columns)))
-    return pd.concat(tables, ignore_index=True)
+    keys = pd.DataFrame(steps, columns=["kind", "severity", "amount"]).merge(corpus.events[["event_id"]], how="cross")
+    return keys.join(pd.DataFrame(values.swapaxes(0, 1).reshape(len(keys), -1), columns=columns))
 
 
-def monotonicity(
-    table: pd.DataFrame, column: str, kinds=tuple(SEVERITIES), draws: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def monotonicity(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Monotonicity in severity: Spearman's rho between severity and score within each clip, averaged over clips.
 
     Values that differ by less than a hundredth of the clean clips' sd count as equal: processors round differently,
@@ -64,23 +57,19 @@ def monotonicity(
         kind, clips, rho (mean over clips; -1: falls at every level), low, high (95 %, clips resampled), change (mean of
         the most severe level minus clean, in clean sds) and monotone: share of clips that never rise.
     """
-    rng, rows = np.random.default_rng(seed), []
+    rng, rows = np.random.default_rng(0), []
     clean = table[table["kind"] == "none"].set_index("event_id")[column]
     spread = clean.std()
     smallest = 1e-2 * spread if spread > 0 else 1.0
-    for kind in kinds:
-        degraded = table[table["kind"] == kind].pivot_table(index="event_id", columns="severity", values=column)
-        values = pd.concat([clean.rename(0), degraded], axis=1).dropna().to_numpy()
-        order = values.argsort(1)
-        apart = np.diff(np.take_along_axis(values, order, 1)) > smallest  # neighbours that are closer tie
-        tied = np.zeros_like(values)
-        np.put_along_axis(tied, order[:, 1:], apart.cumsum(1), 1)
-        ranks = pd.DataFrame(tied).rank(axis=1).to_numpy()
-        ranks = ranks - ranks.mean(1, keepdims=True)
-        severity = np.arange(values.shape[1]) - (values.shape[1] - 1) / 2
-        length = np.sqrt((ranks**2).sum(1) * (severity**2).sum())
-        rho = np.divide(ranks @ severity, length, out=np.zeros(len(ranks)), where=length > 0)  # 0: never changes
-        low, high = interval(resample(rng, len(rho), draws) @ rho / len(rho))
-        change = (values[:, -1] - values[:, 0]).mean() / spread if spread > 0 else np.nan
-        rows.append((kind, len(rho), rho.mean(), low, high, change, (np.diff(tied) <= 0).all(1).mean()))
+    for kind in SEVERITIES:
+        part = table[table["kind"].isin(("none", kind))].sort_values(column)
+        apart = part.groupby("event_id")[column].diff() > smallest  # neighbours that are closer tie
+        part = part.assign(tied=apart.groupby(part["event_id"]).cumsum())
+        wide = part.pivot_table([column, "tied"], "event_id", "severity").reindex(clean.index).dropna()
+        values, tied = wide[column], wide["tied"]
+        rho = tied.rank(axis=1).corrwith(tied.columns.to_series(), axis=1).fillna(0).to_numpy()  # 0: never changes
+        low, high = interval(resample(rng, len(rho), 1000) @ rho / len(rho))
+        change = (values.iloc[:, -1] - values[0]).mean() / spread if spread > 0 else np.nan
+        monotone = (np.diff(tied) <= 0).all(1).mean()
+        rows.append((kind, len(rho), rho.mean(), low, high, change, monotone))
     return pd.DataFrame(rows, columns=["kind", "clips", "rho", "low", "high", "change", "monotone"])

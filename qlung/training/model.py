@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from .. import backbones
 from ..audio import frontends
-from ..audio.degrade import Degradation, Degraded, levels
+from ..audio.degrade import levels
 from ..margins import METHODS, AngularClassifier
 
 
@@ -83,12 +83,11 @@ def predict_degraded(networks: dict, corpus, severities: dict) -> pd.DataFrame:
     DataFrame
         Per network, level and event: method, seed, kind, severity, amount, event_id, patient_id, label, predicted.
     """
-    clean = next(iter(networks.values())).encoder.front_end
+    front_end = next(iter(networks.values())).encoder.front_end
     events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.of_events("patient_id"))
     out = []
     for kind, severity, amount in levels(severities):
-        front_end = clean if kind == "none" else Degraded(clean, Degradation(kind, amount))
-        x = frontends.extract(corpus, front_end)
+        x = frontends.extract(corpus, front_end, (kind, amount))
         for (method, seed), network in networks.items():
             keys = {"method": method, "seed": seed, "kind": kind, "severity": severity, "amount": amount}
             out.append(events.assign(**keys, predicted=outputs(network, x)[0].argmax(1).numpy()))
