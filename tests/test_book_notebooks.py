@@ -169,13 +169,13 @@ def test_everything_that_is_imported_is_declared():
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 imported.add(node.module.partition(".")[0])
     imported -= set(sys.stdlib_module_names) | {"qlung"}
-    assert {{"sklearn": "scikit-learn"}.get(name, name) for name in imported} <= declared
+    assert {{"sklearn": "scikit-learn"}.get(name, name).lower() for name in imported} <= declared
     assert {"nbclient", "nbformat", "traitlets", "pydantic", "filelock"} <= declared
 
 
 def test_environment_files_agree():
     lock = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8")
-    lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", lock, re.M))
+    lock = dict(re.findall(r"^([\w.-]+)==([\w.]+)", lock.lower(), re.M))
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = project["dependencies"] + [row for rows in project["optional-dependencies"].values() for row in rows]
     for row in declared:

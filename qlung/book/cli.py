@@ -1,9 +1,7 @@
 """The command line: qlung reproduce | train | sweep | check | data."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -97,11 +95,11 @@ def fetch(name: str, root: str = "", archive: str = "", accept_sha256: str = "")
 
 
 @data.command("verify")
-def verify_(root: Path, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def verify_(root: Path, json: bool = False) -> None:
     """Say what DIR holds of each corpus, what is missing or damaged; exits 1 unless all that is there is complete."""
     found = verify.examine_all(root)
-    if as_json:
-        print(json.dumps(found, indent=1))
+    if json:
+        console.print_json(data=found, indent=1)
     else:
         show(verify.summary(found), str(root))
         for one in found:

@@ -86,8 +86,7 @@ def run(client: Client, tasks: dict[str, Callable], progress) -> Iterator[tuple[
 
 def report(share: float, line: str) -> None:
     """Pass a task's progress (share done, 0 to 1, and a line) on to whoever waits for it."""
-    worker = get_worker()
-    worker.log_event("progress", (worker.get_current_task(), share, line))
+    get_worker().log_event("progress", (get_worker().get_current_task(), share, line))
 
 
 def result(name: str, future: Future):

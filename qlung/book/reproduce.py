@@ -64,8 +64,8 @@ def train_all(profile: str, data: str = "", progress=lambda share, line: None, *
 
 def _key(notebook: Path, parameters: dict, corpora) -> str:
     """Hash of all a notebook's result depends on: its source, qlung, profiles, claims, committed studies and data."""
-    files = [notebook, paths.EXPERIMENTS, paths.CLAIMS, *sorted((paths.ROOT / "qlung").rglob("*.py"))]
-    files += sorted(paths.ROOT.glob("figures/*/*.parquet"))
+    code = sorted(path for path in (paths.ROOT / "qlung").rglob("*.*") if path.suffix != ".pyc")
+    files = [notebook, paths.EXPERIMENTS, paths.CLAIMS, *code, *sorted(paths.ROOT.glob("figures/*/*.parquet"))]
     digest = hashlib.sha256(repr([parameters, [corpus.fingerprint() for corpus in corpora]]).encode())
     for path in files:
         digest.update(path.read_bytes())

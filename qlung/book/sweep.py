@@ -27,15 +27,8 @@ def plan(profile: str, data: str = "", table: str = "") -> list[tuple[str, Path,
     return out
 
 
-def is_done(folder: Path) -> bool:
-    """Whether a row has both its run and its executed notebook."""
-    return runs.is_finished(folder) and (folder / "train.ipynb").is_file()
-
-
 def run_row(notebook: Path, folder: Path, parameters: dict) -> None:
     """Execute one row in a worker; what goes wrong is also left in error.txt."""
-    if is_done(folder):  # Dask asks again when the worker that held the answer died
-        return
     try:
         notebooks.run_notebook(notebook, folder / "train.ipynb", parameters)
     except Exception as error:
@@ -67,7 +60,10 @@ def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jo
         written to sweep.csv after every row.
     """
     started, notebook, planned = time.perf_counter(), paths.NOTEBOOKS / "04_train.ipynb", plan(profile, data, table)
-    tasks = {name: functools.partial(run_row, notebook, *given) for name, *given in planned if not is_done(given[0])}
+    tasks = {
+        name: functools.partial(run_row, notebook, folder, parameters) for name, folder, parameters in planned
+        if not (runs.is_finished(folder) and (folder / "train.ipynb").is_file())
+    }  # fmt: skip
     rows = {name: ("waiting" if name in tasks else "reused", 0.0, "") for name, *_ in planned}
 
     def write() -> pd.DataFrame:
