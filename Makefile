@@ -29,7 +29,7 @@ lab: setup
 	$(BIN)/jupyter lab --config=.jupyter/jupyter_lab_config.py $(LAB)
 
 notebooks: setup
-	$(BIN)/qlung notebooks
+	$(BIN)/python tools/build_notebooks.py
 
 evidence: setup
 	$(BIN)/python tools/publish_evidence.py $(or $(filter-out demo,$(PROFILE)),sc) "$(DATA)"

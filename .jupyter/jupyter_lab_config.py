@@ -1,5 +1,7 @@
 """JupyterLab as `make lab` starts it: the whole project in view, notebook 00 open, only what was typed is saved."""
 
+import nbformat
+
 from qlung import paths
 from qlung.book import notebooks
 
@@ -8,4 +10,12 @@ c.ServerApp.root_dir = str(paths.ROOT)
 c.LabApp.default_url = "/lab/tree/notebooks/00_start_here.ipynb"
 c.ContentsManager.hide_globs = ["__pycache__", "*.pyc", "*.egg-info", "[0-9][0-9]_*.py"]  # the last: paired sources
 c.FileContentsManager.pre_save_hook = notebooks.normalise_before_saving
-notebooks.copy_exercises()
+
+# The reader's own copies of the exercises, which git ignores; one that is there is left alone.
+for tracked in (paths.NOTEBOOKS / "exercises").glob("*.ipynb"):
+    own = tracked.parent / "mine" / tracked.name
+    if not own.exists():
+        notebook = nbformat.read(tracked, nbformat.NO_CONVERT)
+        notebook.metadata["jupytext"] = {"formats": "ipynb"}  # no .py beside it
+        own.parent.mkdir(exist_ok=True)
+        nbformat.write(notebook, own)

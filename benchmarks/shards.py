@@ -48,7 +48,7 @@ def score_shard(number: int, clips: int, folder: str) -> tuple[int, float, float
 def run(shards: int, clips: int, folder: str, kill: bool) -> dict:
     """Submit every shard; with ``kill``, end one worker process when half of them are back."""
     started, times, answers = time.perf_counter(), [], collections.Counter()
-    with connect(jobs=2) as client:
+    with connect(tasks=2, jobs=2) as client:
         started_workers = time.perf_counter() - started
         keys = [f"shard-{number}" for number in range(shards)]
         futures = client.map(score_shard, range(shards), clips=clips, folder=folder, key=keys, retries=3)

@@ -119,7 +119,7 @@ def test_pages_are_short_and_link_to_what_is_there(rebuilt):
     _, written = rebuilt
     for page in (path for path in written if path.suffix == ".md"):
         text = page.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 200, page
+        assert page.name == "README.md" or len(text.splitlines()) <= 200, page
         linked = re.findall(r"\]\(((?:figures|runs)/[^)]+|[^/)]+\.(?:png|csv|jsonl))\)", text)
         assert all((page.parent / one).is_file() for one in linked), page
         assert page.name == "README.md" or {"runs.jsonl", "contrasts.csv"} <= {one.rpartition("/")[2] for one in linked}
@@ -127,7 +127,7 @@ def test_pages_are_short_and_link_to_what_is_there(rebuilt):
 
 @pytest.mark.parametrize("study", [path.name for path in sorted(paths.ROOT.glob("figures/*"))])
 def test_every_run_of_a_study_has_one_record(study):
-    kept, records = results.evidence(study), results.records(study)
+    kept, records = results.evidence(study), publish_evidence.records(study)
     names = [record["run"] for record in records]
     assert names == sorted(set(kept["run"]))
     assert set(results.evidence(study, "runs")["run"]) == set(names)
@@ -236,7 +236,7 @@ def test_what_the_readme_says_in_words_is_so():
 def test_no_training_clip_of_a_committed_run_was_without_quality():
     """The ledger says of silence that nothing hangs on it here."""
     studies = [path.parent.name for path in paths.ROOT.glob("figures/*/runs.jsonl")]
-    records = [record for study in studies for record in results.records(study)]
+    records = [record for study in studies for record in publish_evidence.records(study)]
     assert len(records) > 1000
     assert {record["missing_quality"] for record in records} == {0}
 

@@ -13,7 +13,7 @@ import requests
 
 from qlung import paths
 
-COPIED = ("notebooks", "qlung", ".jupyter", "pyproject.toml", "README.md", "figures/sc/05-steps.csv")
+COPIED = ("notebooks", "qlung", "tools", ".jupyter", "pyproject.toml", "README.md", "figures/sc/05-steps.csv")
 IN_LAB = {  # what JupyterLab knows of a running kernel, and writes
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {"codemirror_mode": {"name": "ipython", "version": 3}, "file_extension": ".py", "name": "python",
@@ -118,8 +118,14 @@ def test_answers_live_in_a_copy_that_nothing_overwrites(project, server):
     save(server, own, lambda book: book["cells"][2].update(source="answer = 42"))
     assert "answer = 42" in (project / own).read_text(encoding="utf-8")
     assert not (project / own).with_suffix(".py").exists()
-    again = "from qlung.book import lessons, notebooks; lessons.write_exercises(); notebooks.copy_exercises()"
-    subprocess.run([sys.executable, "-c", again], env=os.environ | {"PYTHONPATH": str(project)}, check=True)
+    again = """if True:
+        import build_notebooks
+        from traitlets.config.loader import PyFileConfigLoader
+        build_notebooks.write_exercises()
+        PyFileConfigLoader("jupyter_lab_config.py", ".jupyter").load_config()
+    """
+    env = os.environ | {"PYTHONPATH": f"{project}{os.pathsep}{project / 'tools'}"}
+    subprocess.run([sys.executable, "-c", again], cwd=project, env=env, check=True)
     assert "answer = 42" in (project / own).read_text(encoding="utf-8")
     assert tracked(project) == before
     ignored = (paths.ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()

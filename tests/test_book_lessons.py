@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 
+import build_notebooks
 import jupytext
 import pytest
 import torch
@@ -22,7 +23,7 @@ MISTAKES = [(name, i) for name, exercise in EXERCISES.items() for i in range(len
 
 def cells(tag):
     """Sources of the lesson's cells with a tag, in order."""
-    book = jupytext.reads(lessons.LESSON.read_text(encoding="utf-8"), fmt="py:percent")
+    book = jupytext.reads(build_notebooks.LESSON.read_text(encoding="utf-8"), fmt="py:percent")
     return [cell.source for cell in book.cells if tag in cell.metadata.get("tags", [])]
 
 
@@ -43,7 +44,7 @@ def test_solutions_pass_and_stubs_get_the_hint(name, solution):
     right = lessons.check(name, defined(solution))
     assert right
     assert repr(right) == f"Right. {EXERCISES[name].why}"
-    stub = lessons.check(name, defined(lessons.stub(solution)))
+    stub = lessons.check(name, defined(build_notebooks.stub(solution)))
     assert not stub
     assert repr(stub) == f"Not yet. The answer is still empty. {EXERCISES[name].hint}"
 
@@ -103,20 +104,20 @@ def test_an_unknown_exercise_is_named():
 def test_stubs_keep_signature_and_docstring_only():
     source = 'def f(a, b=1):\n    """Say\n    this."""\n    return a + b\n\n\ndef g(x):\n    return x\n\n\nanswer = 42'
     functions = ['def f(a, b=1):\n    """Say\n    this."""\n    ...  # your code', "def g(x):\n    ...  # your code"]
-    assert lessons.stub(source) == "\n\n\n".join([*functions, "answer = ...  # your answer"])
+    assert build_notebooks.stub(source) == "\n\n\n".join([*functions, "answer = ...  # your answer"])
     with pytest.raises(ConfigError, match="functions and assignments only"):
-        lessons.stub("print(1)")
+        build_notebooks.stub("print(1)")
 
 
 def test_committed_exercises_are_the_lessons():
-    for name, text in lessons.exercises().items():
+    for name, text in build_notebooks.exercises().items():
         committed = (paths.NOTEBOOKS / "exercises" / name).read_text(encoding="utf-8")
         assert committed == text, "run `make notebooks`"
 
 
 def test_exercises_hold_no_solution_and_have_derived_ids():
-    made = lessons.exercises()
-    assert made == lessons.exercises()
+    made = build_notebooks.exercises()
+    assert made == build_notebooks.exercises()
     book = json.loads(made["03_exercises.ipynb"])
     ids = [cell["id"] for cell in book["cells"]]
     assert len(set(ids)) == len(ids)

@@ -61,6 +61,12 @@ def publish(profile: str, data: str = "") -> list[Path]:
     return rebuild()
 
 
+def records(profile: str) -> list[dict]:
+    """Records of a committed study's runs: run.json of each, and its folder's name as "run"."""
+    lines = (paths.ROOT / "figures" / profile / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def write_records(home: Path, records: list[dict]) -> None:
     """Write records of runs, one per line, sorted by the run's name."""
     lines = [json.dumps(record) + "\n" for record in sorted(records, key=lambda record: record["run"])]
@@ -73,7 +79,7 @@ def rebuild() -> list[Path]:
     for path in sorted((paths.ROOT / "figures").glob("*/predictions.parquet")):
         home, profile = path.parent, path.parent.name
         kept = pd.read_parquet(path)
-        record = next(one for one in results.records(profile) if one["run"] == kept["run"].iloc[0])
+        record = next(one for one in records(profile) if one["run"] == kept["run"].iloc[0])
         found = results.tables(kept)
         written += results.write_tables(home, found)
         at, target = ("figures/sc/", paths.ROOT / "RESULTS.md") if profile == "sc" else ("", home / "results.md")

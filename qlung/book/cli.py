@@ -1,10 +1,7 @@
-"""The command line: qlung reproduce | train | sweep | check | notebooks | data."""
+"""The command line: qlung reproduce | train | sweep | check | data."""
 
-import json
 import sys
-import time
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -19,7 +16,7 @@ from ..errors import QlungError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data = typer.Typer(no_args_is_help=True, help="Get, check and look after the corpora, the weights and the cache.")
 app.add_typer(data, name="data")
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+console = Console(soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 160)
 
 
 def show(frame, title: str) -> None:
@@ -35,18 +32,14 @@ def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> Non
     """Run the whole book on one profile; results go under runs/PROFILE/."""
     from . import reproduce as book  # commands import what they need: `qlung data` should not wait for torch
 
-    started = time.perf_counter()
     steps, means = book.reproduce(profile, data, force)
-    show(steps, f"the book on profile {profile}: {time.perf_counter() - started:.0f} s")
+    show(steps, f"the book on profile {profile}")
     show(means, "mean ± sd over seeds, percent")
     console.print(f"results page, figures and executed notebooks: {paths.runs_dir(profile)}")
 
 
 @app.command()
-def train(
-    profile: str = "demo", data: str = "", backbone: str = "", method: str = "",
-    seed: int = typer.Option(-1, help="-1: every seed"),
-) -> None:  # fmt: skip
+def train(profile: str = "demo", data: str = "", backbone: str = "", method: str = "", seed: int = -1) -> None:
     """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks."""
     from .. import evaluation
     from . import notebooks, reproduce, results
@@ -58,101 +51,87 @@ def train(
 
 @app.command()
 def sweep(
-    table: str = typer.Argument("", help="another experiments.toml"), profile: str = "demo", data: str = "",
-    scheduler: str = typer.Option("", help="address of a Dask scheduler"), jobs: int = 0,
-) -> None:  # fmt: skip
-    """Run notebook 04 once for every run of a profile, in parallel; stop it at any time and call it again."""
-    from .notebooks import progress_bar
+    table: str = typer.Argument(""), profile: str = "demo", data: str = "", scheduler: str = "", jobs: int = 0
+) -> None:
+    """Run notebook 04 once for every run of a profile, in parallel; stop it at any time and call it again.
+
+    TABLE is another experiments.toml, --scheduler the address of a Dask scheduler, --jobs the number of processes here.
+    """
+    from . import notebooks
     from .sweep import sweep as run
 
-    with progress_bar("sweep") as progress:
+    with notebooks.progress_bar("sweep") as progress:
         rows = run(profile, data, table, scheduler, jobs, progress)
     show(rows, f"sweep of {profile}: {rows['what'].value_counts().to_dict()}")
     raise typer.Exit(int((rows["what"] == "failed").any()))
 
 
 @app.command()
-def check(
-    profile: str = "demo", data: str = "",
-    committed: Annotated[bool, typer.Option("--committed", help="from the studies in figures/, without data")] = False,
-) -> None:  # fmt: skip
-    """Judge the paper's claims from a profile's finished runs, and write its results page."""
-    from ..evaluation import claims
+def check(profile: str = "demo", data: str = "", committed: bool = False) -> None:
+    """Judge the paper's claims from a profile's finished runs, and write its results page.
+
+    With --committed the claims are judged from the studies in figures/, without data.
+    """
     from ..training import experiments
     from . import results
 
     if committed:
-        show(claims.judge("sc", results.headline()), "claims, judged on the committed studies of real recordings")
+        show(results.verdicts("sc", results.headline()), "claims, judged on the committed studies of real recordings")
         return
     predictions = experiments.load_predictions(profile, data)
     results.write_results(profile, predictions)
     show(results.verdicts(profile, predictions), f"claims, judged on profile {profile}")
 
 
-@app.command()
-def notebooks(names: list[str] = typer.Argument(None)) -> None:  # noqa: B008
-    """Rebuild the committed .ipynb (all, or those named) from their source, executed on the demo profile."""
-    from . import lessons
-    from . import notebooks as books
-
-    lessons.write_exercises()
-    with books.progress_bar("notebooks") as progress:
-        built = books.build(names, progress)
-    console.print(f"built {', '.join(sorted(path.name for path in built))}")
-
-
 @data.command()
 def fetch(name: str, root: str = "", archive: str = "", accept_sha256: str = "") -> None:
     """Download and verify icbhi, sprsound or weights; resumes, and does nothing when all is there."""
-    bar = Progress(*Progress.get_default_columns(), DownloadColumn(), console=console, disable=not console.is_terminal)
-    with bar:
+    columns = [*Progress.get_default_columns(), DownloadColumn()]
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
-        at = fetching.fetch(
-            name, root or None, archive or None, accept_sha256, lambda line: console.print(line, markup=False),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
-    console.print(f"{name}: {at}", markup=False)
+        at = fetching.fetch(name, root or None, archive or None, accept_sha256, console.print,
+                            lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
+    console.print(f"{name}: {at}")
 
 
 @data.command("verify")
-def verify_(root: Path, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+def verify_(root: Path, json: bool = False) -> None:
     """Say what DIR holds of each corpus, what is missing or damaged; exits 1 unless all that is there is complete."""
     found = verify.examine_all(root)
-    if as_json:
-        print(json.dumps(found, indent=1))
+    if json:
+        console.print_json(data=found, indent=1)
     else:
         show(verify.summary(found), str(root))
         for one in found:
             for what in [*one["differs"], *(": ".join(row) for row in [*one["damaged"].items()][:10])]:
-                console.print(f"{one['corpus']}: {what}", markup=False)
+                console.print(f"{one['corpus']}: {what}")
     raise typer.Exit(int(not verify.all_complete(found)))
 
 
 @data.command()
 def status() -> None:
     """Say where the corpora, the weights and the cache lie, and how much is there."""
-    known = fetching.registry()
     show(verify.summary(verify.examine_all(paths.data_dir())), f"corpora in {paths.data_dir()}")
-    for file in known["weights"]["files"]:
+    for file in fetching.registry()["weights"]["files"]:
         at = fetching.place("weights") / file["name"]
-        console.print(f"weights: {at}: {'there' if at.is_file() else 'not there'}", markup=False)
+        console.print(f"weights: {at}: {'there' if at.is_file() else 'not there'}")
     show(cache.usage(), f"cache in {paths.cache_dir()}; `qlung data prune` shrinks it")
 
 
 @data.command()
 def prune(days: float = 30.0) -> None:
     """Delete cached arrays that nothing has read for DAYS days; they are rebuilt when needed."""
-    console.print(f"freed {cache.prune(days) / 1e6:.1f} MB of {paths.cache_dir()}", markup=False)
+    console.print(f"freed {cache.prune(days) / 1e6:.1f} MB of {paths.cache_dir()}")
 
 
 def main() -> None:
     """Entry point: our own errors, and files that cannot be used, in one line without a traceback."""
+    where = "QLUNG_CACHE, QLUNG_RUNS and QLUNG_DATA name other folders for derived files, results and corpora."
     try:
         app()
-    except QlungError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    except OSError as error:
-        where = "QLUNG_CACHE, QLUNG_RUNS and QLUNG_DATA name other folders for derived files, results and corpora."
-        print(f"cannot use '{error.filename}': {error.strerror}. {where}", file=sys.stderr)
+    except (QlungError, OSError) as error:
+        answer = f"{type(error).__name__}: {error}"
+        if isinstance(error, OSError):
+            answer = f"cannot use '{error.filename}': {error.strerror}. {where}"
+        print(answer, file=sys.stderr)
         raise SystemExit(2) from error

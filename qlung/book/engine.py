@@ -3,10 +3,10 @@
 import contextlib
 import logging
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
+from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed, get_worker
 from distributed.system import MEMORY_LIMIT
 
@@ -25,38 +25,31 @@ class OneGPU(WorkerPlugin):
         os.environ["CUDA_VISIBLE_DEVICES"] = str(int(worker.name) % self.gpus)
 
 
-def usable_jobs() -> int:
-    """How many tasks run at once here: one per core that this process may use, fewer where memory is short."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores, MEMORY_LIMIT // TASK_BYTES))
-
-
 @contextlib.contextmanager
-def connect(scheduler: str = "", jobs: int = 0, tasks: int | None = None) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of ``jobs`` processes here.
+def connect(tasks: int, scheduler: str = "", jobs: int = 0) -> Iterator[Client]:
+    """A client of the scheduler at an address, or of ``jobs`` processes here that are given one task each at a time.
 
-    By default there is one process per GPU, else there are `usable_jobs`, and no more than ``tasks``. Without a GPU
-    each computes with one thread (or OMP_NUM_THREADS): a run's bits don't depend on how many run at once.
+    By default there is one process per GPU, else one per usable core (fewer where memory is short), and no more than
+    ``tasks``. Without a GPU each computes with one thread (or OMP_NUM_THREADS): a run's bits don't depend on how many
+    run at once.
     """
     if scheduler:
         try:
             client = Client(scheduler, timeout="10s")
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"no Dask scheduler answers at '{scheduler}' ({error}). Start one with `dask scheduler`."
-            ) from error
+            raise ConfigError(f"no scheduler answers at '{scheduler}' ({error}): start `dask scheduler`.") from error
         with client:
             client.wait_for_workers(1)
             yield client
         return
     gpus = torch.cuda.device_count()
-    jobs = jobs or min(gpus or usable_jobs(), tasks or sys.maxsize)
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, os.cpu_count() // jobs) if gpus else 1)
-    here = {"n_workers": jobs, "threads_per_worker": 1, "memory_limit": 0, "host": "127.0.0.1", "scheduler_port": 0,
-            "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL, "env": {"OMP_NUM_THREADS": threads},
-            "resources": {"GPU": 1} if gpus else None}  # fmt: skip
+    jobs = jobs or min(tasks, gpus or max(1, min(CPU_COUNT, MEMORY_LIMIT // TASK_BYTES)))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, CPU_COUNT // jobs) if gpus else 1))
     try:
-        with LocalCluster(**here) as cluster, Client(cluster) as client:
+        with LocalCluster(
+            n_workers=jobs, threads_per_worker=1, memory_limit=0, env={"OMP_NUM_THREADS": threads}, host="127.0.0.1",
+            scheduler_port=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+        ) as cluster, Client(cluster) as client:  # fmt: skip
             if gpus:
                 client.register_plugin(OneGPU(gpus))
             yield client
@@ -64,31 +57,36 @@ def connect(scheduler: str = "", jobs: int = 0, tasks: int | None = None) -> Ite
         raise QlungError("stopped. What is finished stays; the same command goes on from there.") from None
 
 
-def needs(client: Client) -> dict | None:
-    """What a task asks of a worker: a GPU where any worker offers one."""
+def run(client: Client, tasks: dict[str, Callable], progress) -> Iterator[tuple[str, Future]]:
+    """Call every task in a worker, and yield its name and future once it has ended.
+
+    Parameters
+    ----------
+    tasks : dict of str to callable
+        By a name that is unique on the scheduler: two who run a task of the same name share it. If a worker offers the
+        resource GPU, every task takes one.
+    progress : callable
+        Receives the share of all tasks done, 0 to 1, and a line.
+    """
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
+    resources = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
+    shares = dict.fromkeys(tasks, 0.0)
+
+    def note(name: str, share: float, line: str) -> None:
+        if name in shares:
+            shares[name] = max(shares[name], share)
+            progress(sum(shares.values()) / len(shares), line)
+
+    client.subscribe_topic("progress", lambda event: note(*event[1]))
+    futures = [client.submit(task, key=name, resources=resources) for name, task in tasks.items()]
+    for future in as_completed(futures):
+        note(future.key, 1.0, f"{future.key} {'stopped' if future.exception() else 'done'}")
+        yield future.key, future
 
 
 def report(share: float, line: str) -> None:
     """Pass a task's progress (share done, 0 to 1, and a line) on to whoever waits for it."""
-    worker = get_worker()
-    worker.log_event("progress", (worker.get_current_task(), share, line))
-
-
-def as_they_end(client: Client, futures: dict[Future, str], progress) -> Iterator[tuple[str, Future]]:
-    """(name, future) of every task once it has ended, while ``progress(share of all, line)`` is kept informed."""
-    shares = dict.fromkeys((future.key for future in futures), 0.0)
-
-    def note(key: str, share: float, line: str) -> None:
-        if key in shares:
-            shares[key] = max(shares[key], share)
-            progress(sum(shares.values()) / len(shares), line)
-
-    client.subscribe_topic("progress", lambda event: note(*event[1]))
-    for future in as_completed(list(futures)):
-        note(future.key, 1.0, f"{futures[future]} {'stopped' if future.exception() else 'done'}")
-        yield futures[future], future
+    get_worker().log_event("progress", (get_worker().get_current_task(), share, line))
 
 
 def result(name: str, future: Future):

@@ -1,7 +1,7 @@
 """One style for every figure, two common plots, and one way to save them: picture, numbers behind it, origin."""
 
 import functools
-import io
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -16,24 +16,10 @@ CLASS_COLOURS = dict(zip(CLASSES, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), 
 METHOD_NAMES = {name: method.title for name, method in METHODS.items()}
 GREY = "#666666"
 
-STYLE = {
-    "figure.dpi": 110, "figure.constrained_layout.use": True, "savefig.dpi": 200, "font.size": 9.5,
-    "axes.titlesize": 10, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.prop_cycle": plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
-    "axes.grid": True, "grid.color": "#E6E6E6", "grid.linewidth": 0.7, "axes.axisbelow": True, "legend.frameon": False,
-    "image.cmap": "magma", "svg.hashsalt": "qlung", "svg.fonttype": "none",
-}  # fmt: skip
-
 
 def use_style() -> None:
     """Apply the book's style to every figure made from here on."""
-    plt.rcParams.update(STYLE)
-
-
-@functools.cache
-def _origin() -> str:
-    known = provenance()
-    return f"commit {known['commit']}{' with uncommitted changes' if known['dirty'] else ''}"
+    plt.style.use(Path(__file__).with_name("book.mplstyle"))
 
 
 def save(fig: plt.Figure, name: str, profile: str, table: pd.DataFrame | None = None) -> None:
@@ -52,27 +38,26 @@ def save(fig: plt.Figure, name: str, profile: str, table: pd.DataFrame | None = 
     """
     folder = paths.runs_dir(profile) / "figures"
     notebook = next((path.stem for path in paths.NOTEBOOKS.glob(f"{name[:2]}_*.py")), "none")
-    origin = {"Title": name, "Source": f"{_origin()}, notebook {notebook}, profile {profile}"}
+    code = provenance()
+    commit = f"commit {code['commit']}{' with uncommitted changes' if code['dirty'] else ''}"
+    origin = {"Title": name, "Source": f"{commit}, notebook {notebook}, profile {profile}"}
     if table is not None and "run" in table:
         origin["Description"] = "runs " + " ".join(sorted(set(table["run"].dropna().astype(str))))
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        buffer = io.BytesIO()
-        fig.savefig(buffer, format=suffix, metadata=metadata | origin)
-        paths.write_atomically(folder / f"{name}.{suffix}", lambda part, b=buffer: part.write_bytes(b.getvalue()))
+    for suffix, changing in (("png", "Software"), ("svg", "Date")):
+        draw = functools.partial(fig.savefig, metadata={changing: None} | origin)
+        paths.write_atomically(folder / f"{name}.{suffix}", draw)
     if table is not None:
         paths.write_atomically(folder / f"{name}.csv", lambda part: table.to_csv(part, index=False, encoding="utf-8"))
 
 
-def intervals(
-    ax: plt.Axes, table: pd.DataFrame, labels, value: str = "difference", low: str = "low", high: str = "high",
-    reference: str | None = None, color=CLASS_COLOURS["normal"],
-) -> None:  # fmt: skip
-    """One line per row of a table, the first on top: a dot at ``value`` on a line from ``low`` to ``high``.
+def intervals(ax, table, labels, value="difference", reference=None, color=CLASS_COLOURS["normal"]) -> None:
+    """One line per row of a table, the first on top: a dot at ``value`` on a line from "low" to "high".
 
     Parameters
     ----------
+    ax : Axes
     table : DataFrame
-        Holds the columns named by ``value``, ``low``, ``high`` and ``reference``.
+        Columns "low", "high", and those named by ``value`` and ``reference``.
     labels : sequence of str
         Names of the rows, at the axis.
     reference : str, optional
@@ -81,7 +66,7 @@ def intervals(
         One for all rows, or one per row.
     """
     rows = range(len(table))
-    ax.hlines(rows, table[low], table[high], color=color, lw=2)
+    ax.hlines(rows, table["low"], table["high"], color=color, lw=2)
     ax.scatter(table[value], rows, color=color, s=36, label="95 % interval", zorder=2.5)
     if reference is not None:
         ax.scatter(table[reference], rows, color=CLASS_COLOURS["crackle"], marker="D", s=25, label=reference, zorder=3)
@@ -89,7 +74,7 @@ def intervals(
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 
-def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str | None = None, **style) -> None:
+def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], **style) -> None:
     """One line per method: every seed as a dot, mean and sample sd as a bar with whiskers, n at the axis label.
 
     Parameters
@@ -103,8 +88,8 @@ def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str
 
     drawn = {"data": table, "x": x, "y": "method", "order": order, "ax": ax, "legend": False} | style
     seaborn.stripplot(**drawn, size=4, alpha=0.45, jitter=False)
-    seaborn.pointplot(**drawn, errorbar="sd", linestyle="none", marker="|", markersize=14, linewidth=1.5,
-                      capsize=0.2, label=label)  # fmt: skip
+    bar = {"linestyle": "none", "marker": "|", "markersize": 14, "linewidth": 1.5, "capsize": 0.2}
+    seaborn.pointplot(**drawn, **bar, errorbar="sd")
     n = table.groupby("method")[x].size()
     ax.set_yticks(range(len(order)), [f"{METHOD_NAMES.get(m, m)} (n={n[m]})" for m in order])
     ax.set(ylabel="", ylim=(len(order) - 0.5, -0.5))

@@ -1,23 +1,17 @@
-"""Check answers to the exercises, saying why, and make the exercise notebook from the lesson's own cells."""
+"""Check answers to the exercises of notebook 03, and explain the usual mistakes."""
 
-import ast
 import copy
 import functools
 import inspect
 import runpy
 from dataclasses import dataclass
-from pathlib import Path
 
-import jupytext
-import nbformat
 import torch
 from torch import Tensor
 
 from .. import paths
 from ..errors import ConfigError
-from . import notebooks
 
-LESSON = paths.NOTEBOOKS / "03_learn_angular_margins.py"
 ANSWERS = paths.NOTEBOOKS / "exercises" / "answers.py"
 
 
@@ -107,52 +101,3 @@ def _show(value) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_show, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def stub(source: str) -> str:
-    """A solution cell with its answers taken out: signatures and docstrings stay, bodies and values become ``...``."""
-    lines, chunks = source.splitlines(), []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            documented = ast.get_docstring(node) is not None
-            last = node.body[0].end_lineno if documented else node.body[0].lineno - 1
-            chunks.append("\n".join([*lines[node.lineno - 1 : last], "    ...  # your code"]))
-        elif isinstance(node, ast.Assign):
-            chunks.append(f"{ast.unparse(node.targets[0])} = ...  # your answer")
-        else:
-            raise ConfigError(f"a solution cell holds functions and assignments only, not: {ast.unparse(node)}")
-    return "\n\n\n".join(chunks)
-
-
-def exercises(lesson: Path = LESSON) -> dict[str, str]:
-    """The exercise notebook of a lesson as {file name: text}, .ipynb and .py; the same bytes every time.
-
-    Cells tagged "exercise" are carried over; those also tagged "solution" become stubs.
-    """
-    text = lesson.read_text(encoding="utf-8")
-    stem = f"{lesson.stem.split('_')[0]}_exercises"
-    intro = (
-        f"# Practise: {lesson.stem.split('_', 1)[1].replace('_', ' ')}\n\n"
-        "Replace each `...`, run the cell below it and read what it says.\n"
-        f"Work in your own copy, `notebooks/exercises/mine/{stem}.ipynb`: `make lab` makes it, nothing overwrites it.\n"
-        f"Worked answers are in `{lesson.stem}.ipynb`, from which this notebook is made."
-    )
-    cells = [nbformat.v4.new_markdown_cell(intro)]
-    for cell in jupytext.reads(text, fmt="py:percent").cells:
-        tags = cell.metadata.get("tags", [])
-        if "exercise" in tags:
-            make = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else nbformat.v4.new_code_cell
-            cells.append(make(stub(cell.source) if "solution" in tags else cell.source))
-    imports = next(cell for cell in cells if cell.cell_type == "code")
-    imports.source = f"# ruff: noqa: F401 (your answers use them, the stubs do not)\n{imports.source}"
-    book = notebooks.new_notebook(cells, stem)
-    as_in_lab = jupytext.config.load_jupytext_config(str(lesson))
-    script = jupytext.writes(book, fmt="py:percent", config=as_in_lab)
-    return {f"{stem}.ipynb": nbformat.writes(book) + "\n", f"{stem}.py": script}
-
-
-def write_exercises(lesson: Path = LESSON) -> None:
-    """Write the exercise notebook beside the lesson, in exercises/."""
-    for name, text in exercises(lesson).items():
-        target = lesson.parent / "exercises" / name
-        paths.write_atomically(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))

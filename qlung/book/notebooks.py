@@ -1,19 +1,16 @@
-"""The notebooks as one book: check parameters, run headless, build the committed .ipynb from their source."""
+"""The notebooks as one book: check parameters, run headless, and save as they are committed."""
 
-import ast
 import contextlib
-import hashlib
 import re
 import sys
-import time
 from pathlib import Path
 
-import jupytext
 import nbformat
+import papermill
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from rich.progress import Progress
 from traitlets.config import Config as KernelConfig
 
-from .. import paths
 from ..errors import ConfigError, QlungError
 
 ENCRYPTED = KernelConfig({"KernelManager": {"transport_encryption": "auto"}})  # else clips travel as plain text
@@ -24,31 +21,18 @@ METADATA = {
 }
 
 
-def parameters_of(notebook: Path) -> dict:
-    """Names and default values of a notebook's cell tagged "parameters"."""
-    cells = [c for c in jupytext.read(notebook).cells if "parameters" in c.metadata.get("tags", [])]
-    if len(cells) != 1:
-        raise ConfigError(f"{notebook.name} has {len(cells)} cells tagged 'parameters', expected one")
-    assigned = [node for node in ast.parse(cells[0].source).body if isinstance(node, ast.AnnAssign)]
-    return {node.target.id: ast.literal_eval(node.value) for node in assigned}
-
-
-def check_parameters(notebook: Path, given: dict) -> dict:
+def check_parameters(notebook: Path, given: dict) -> None:
     """Refuse a misspelt or ill-typed parameter before anything runs (papermill would pass it on)."""
-    known = parameters_of(notebook)
+    known = papermill.inspect_notebook(notebook)
     for name, value in given.items():
         if name not in known:
             raise ConfigError(f"{notebook.name} has no parameter '{name}': it takes {', '.join(known)}")
-        if type(value) is not type(known[name]):
-            want = type(known[name]).__name__
+        if (want := known[name]["inferred_type_name"]) != type(value).__name__:
             raise ConfigError(f"{notebook.name}: {name} should be {want}, it is {value!r} ({type(value).__name__})")
-    return given
 
 
 def run_notebook(notebook: Path, output: Path, parameters: dict) -> Path:
     """Execute one notebook headless; a failed one is kept as ``*.failed.ipynb`` beside where it would have gone."""
-    import papermill
-
     check_parameters(notebook, parameters)
     part = output.with_suffix(".failed.ipynb")
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -62,32 +46,18 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> Path:
 
 @contextlib.contextmanager
 def progress_bar(title: str):
-    """Yield ``progress(share done, line)``: a bar in a terminal, else a plain line, at most one in fifteen seconds."""
-    if sys.stdout.isatty():
-        with Progress(transient=True) as bar:
-            task = bar.add_task(title, total=1.0)
-            yield lambda share, line: bar.update(task, completed=share, description=line)
-        return
-    last = [time.monotonic()]
+    """Yield ``progress(share done, line)``: a bar in a terminal, else a plain line per percent."""
+    with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+        task, shown = bar.add_task(title, total=1.0), {0}
 
-    def progress(share, line):
-        if time.monotonic() - last[0] > 15 or share == 1:
-            last[0] = time.monotonic()
-            print(f"{title}: {100 * share:3.0f} % {line}", flush=True)
+        def progress(share, line):
+            bar.update(task, completed=share, description=line)
+            percent = int(100 * share)
+            if bar.disable and percent not in shown:
+                shown.add(percent)
+                print(f"{title}: {percent:3} % {line}", flush=True)
 
-    yield progress
-
-
-def new_notebook(cells: list, name: str) -> nbformat.NotebookNode:
-    """A notebook of the book; cell ids are derived from its name, so that a rebuild has the same bytes."""
-    for index, cell in enumerate(cells):
-        cell["id"] = hashlib.sha256(f"{name} {index}".encode()).hexdigest()[:8]
-    return nbformat.v4.new_notebook(cells=cells, metadata=METADATA)
-
-
-def from_source(source: Path) -> nbformat.NotebookNode:
-    """The notebook of a py:percent file, without outputs."""
-    return new_notebook(jupytext.read(source).cells, source.stem)
+        yield progress
 
 
 def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -110,60 +80,11 @@ def normalise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
             if "execution_count" in output:
                 output.execution_count = cell.execution_count
-        cell.outputs = _one_stream_each(cell.outputs)
-    return notebook
-
-
-def _one_stream_each(outputs: list) -> list:
-    """Outputs with what was printed on a stream joined to what was printed on it just before."""
-    joined = []
-    for output in outputs:
-        last = joined[-1] if joined else {}
-        if output.output_type == "stream" and output.name == last.get("name"):
-            last.text += output.text
-        else:
-            joined.append(output)
-    return joined
+    return CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
 
 
 def normalise_before_saving(model: dict, path: str, contents_manager, **_) -> None:
-    """Hook of JupyterLab: a notebook with a source beside it is saved as `build` would write it."""
+    """Hook of JupyterLab: a notebook with a source beside it is saved as it is committed."""
     source = Path(contents_manager.root_dir, path.strip("/")).with_suffix(".py")
     if model["type"] == "notebook" and source.is_file():
         model["content"] = normalise(nbformat.from_dict(model["content"]))
-
-
-def copy_exercises() -> None:
-    """Make the reader's own copies in notebooks/exercises/mine/, which git ignores; one that is there is left alone."""
-    for tracked in sorted((paths.NOTEBOOKS / "exercises").glob("*.ipynb")):
-        own = tracked.parent / "mine" / tracked.name
-        if not own.exists():
-            notebook = nbformat.read(tracked, nbformat.NO_CONVERT)
-            notebook.metadata["jupytext"] = {"formats": "ipynb"}  # no .py beside it
-            write(notebook, own)
-
-
-def write(notebook: nbformat.NotebookNode, target: Path) -> Path:
-    """Write a notebook as JupyterLab would."""
-    text = nbformat.writes(notebook) + "\n"
-    return paths.write_atomically(target, lambda part: part.write_text(text, encoding="utf-8"))
-
-
-def build_one(source: Path) -> Path:
-    """Execute a notebook's source on the demo profile and write the .ipynb beside it."""
-    from nbclient import NotebookClient
-
-    notebook = from_source(source)
-    settings = {"timeout": 900, "record_timing": False, "store_widget_state": False}
-    NotebookClient(notebook, **settings, **RUNNING).execute()
-    return write(normalise(notebook), source.with_suffix(".ipynb"))
-
-
-def build(names: list[str] | None = None, progress=lambda share, line: None) -> list[Path]:
-    """Execute every notebook's source, as many at once as there are cores, and write .ipynb."""
-    from . import engine
-
-    sources = [path for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.py")) if not names or path.stem in names]
-    with engine.connect(tasks=len(sources)) as client:
-        futures = {client.submit(build_one, source, pure=False): source.stem for source in sources}
-        return [engine.result(name, future) for name, future in engine.as_they_end(client, futures, progress)]

@@ -1,8 +1,10 @@
 """Tables and pages of results: of a profile's runs, and of the studies that are committed."""
 
+import functools
 import json
 from pathlib import Path
 
+import jinja2
 import numpy as np
 import pandas as pd
 
@@ -42,6 +44,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 MOST_ROWS = 40  # of a table on a page; longer ones are CSV beside it
+TEMPLATE = Path(__file__).with_name("results.md.jinja")
 
 
 def tables(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -54,17 +57,15 @@ def tables(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
         notebook 06 explains) and "contrasts" (`evaluation.contrasts`).
     """
     runs, means = evaluation.scores(predictions)
-    measured, contrasts = evaluation.every_measure(predictions), evaluation.contrasts(predictions)
-    return {"scores": means, "runs": runs, "measures": measured, "contrasts": contrasts}
+    return {"scores": means, "runs": runs, "measures": evaluation.every_measure(predictions),
+            "contrasts": evaluation.contrasts(predictions)}  # fmt: skip
 
 
 def write_tables(home: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
     """Write tables as CSV, with six decimals: the same bytes on another processor."""
     style = {"index": False, "float_format": "%.6f", "encoding": "utf-8"}
-    return [
-        paths.write_atomically(home / f"{name}.csv", lambda part, t=table: t.to_csv(part, **style))
-        for name, table in tables.items()
-    ]
+    written = {home / f"{name}.csv": functools.partial(table.to_csv, **style) for name, table in tables.items()}
+    return [paths.write_atomically(path, write) for path, write in written.items()]
 
 
 def page(profile: str, predictions: pd.DataFrame, tables: dict, record: dict, home: str, pictures: list[str]) -> str:
@@ -81,72 +82,28 @@ def page(profile: str, predictions: pd.DataFrame, tables: dict, record: dict, ho
     pictures : list of str
         Names of the pictures in ``home``.
     """
-    clips = predictions.drop_duplicates(["corpus", "event_id"]).groupby(["corpus", "label"], sort=False).size()
-    counts = clips.reset_index(name="n").pivot_table("n", "corpus", "label", fill_value=0)
-    counts = counts.reindex(columns=range(4), fill_value=0).set_axis(CLASSES, axis=1).astype(int).reset_index()
-    counts = counts.assign(patients=counts["corpus"].map(predictions.groupby("corpus")["patient_id"].nunique()))
-    means, runs = tables["scores"], tables["runs"]
-    methods = means[~means["method"].str.contains(" ") | (means["backbone"] == "none")]
-    variants = len(means) - len(methods)
-    left_out = f"{chr(10)}The {variants} rows of variants are in [scores.csv]({home}scores.csv).{chr(10)}"
-    files = {"scores.csv": "mean and standard deviation over seeds, variants included",
-             "runs.csv": f"Sp, Se and Score of {runs['run'].nunique()} runs", "contrasts.csv": "every difference",
-             "measures.csv": "every measure that notebook 06 explains, mean over seeds"}  # fmt: skip
-    if "folder" not in runs:  # a committed study, whose runs' folders are not
-        files["runs.jsonl"] = "every run's record: settings, code, packages, data, time and memory"
-    synthetic = "" if profiles.load_profile(profile).recorded else " (synthetic recordings)"
-    return f"""# Results of profile {profile}{synthetic}
-
-Code {record["commit"][:12]}{" with uncommitted changes" if record["dirty"] else ""}, Python {record["python"]}, \
-torch {record["packages"]["torch"]}, {record["device"]}. Trained on {sum(record["train_counts"])} clips \
-({" / ".join(map(str, record["train_counts"]))} by class). Specificity (Sp), sensitivity (Se) and Score = \
-(Sp + Se) / 2 in percent, last epoch, nothing chosen on test; ± is the sample standard deviation over seeds. Always \
-answering "normal" scores 50.
-
-## Test clips
-{markdown(counts)}
-## Mean over seeds
-{markdown(pretty(methods))}{left_out if variants else ""}
-{_differences_section(tables["contrasts"], home)}{_claims_section(profile, predictions)}## Every number
-{"".join(f"- [{name}]({home}{name}): {what}{chr(10)}" for name, what in files.items())}
-## Figures
-{"".join(f"- [{name}]({home}{name}){chr(10)}" for name in pictures)}"""
-
-
-def _differences_section(contrasts: pd.DataFrame, home: str) -> str:
-    """The table of contrasts as a section, where a study has any; of a long one the intervals that exclude 0."""
-    if not len(contrasts):
-        return ""
-    clear = contrasts[(contrasts["low"] > 0) | (contrasts["high"] < 0)]
-    table = contrasts if len(contrasts) <= MOST_ROWS else clear
-    which = "" if table is contrasts else f"The {len(clear)} rows whose interval excludes 0; all are in the CSV. "
-    return f"""## Differences
-{which}Every method against CE (cross-entropy) and every variant against its method, with 95 % intervals over \
-patients and seeds (bootstrap, the same draws for both). p: by swapping the two methods' answers patient by patient, \
-and seed by seed; "p Holm": the larger of the two, corrected for the {len(contrasts)} comparisons of \
-[contrasts.csv]({home}contrasts.csv). Of twenty intervals one excludes 0 by chance: a row alone proves little.
-
-{markdown(table.assign(row=table["row"].map(shown)))}
-"""
+    clips = predictions.drop_duplicates(["corpus", "event_id"])
+    counts = pd.crosstab(clips["corpus"], clips["label"]).reindex(columns=range(4), fill_value=0)
+    counts = counts.set_axis(CLASSES, axis=1).assign(patients=clips.groupby("corpus")["patient_id"].nunique())
+    means, runs, contrasts = tables["scores"], tables["runs"], tables["contrasts"]
+    variant = means["method"].str.contains(" ") & (means["backbone"] != "none")
+    rows = contrasts if len(contrasts) <= MOST_ROWS else contrasts.query("low > 0 or high < 0")
+    study = profiles.load_profile(profile)
+    as_paper = (study.train_on.removeprefix("synthetic-"), study.split) == ("icbhi", "official")  # as claims suppose
+    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True)
+    return template.render(
+        profile=profile, record=record, home=home, pictures=pictures, counts=markdown(counts.reset_index()),
+        means=markdown(pretty(means[~variant])), variants=variant.sum(), comparisons=len(contrasts), rows=len(rows),
+        differences=markdown(rows.assign(row=rows["row"].map(shown))), runs=runs["run"].nunique(),
+        committed="folder" not in runs,  # of a committed study there are records, and no folders
+        verdicts=markdown(verdicts(profile, predictions)) if as_paper else "", synthetic=not study.recorded,
+    )  # fmt: skip
 
 
 def verdicts(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
     """`claims.judge`; without the paper's numbers where the recordings are synthetic, for they don't compare."""
     table = claims.judge(profile, predictions)
     return table if profiles.load_profile(profile).recorded else table.drop(columns="paper")
-
-
-def _claims_section(profile: str, predictions: pd.DataFrame) -> str:
-    """The claims as a section, where the profile trains and tests as the paper's claims suppose."""
-    study = profiles.load_profile(profile)
-    if (study.train_on.removeprefix("synthetic-"), study.split) != ("icbhi", "official"):
-        return ""
-    return f"""## Claims
-Differences with 95 % intervals over patients and seeds (bootstrap). "for", "against", "undecided" say what this \
-profile's interval shows; the verdict is about the paper's claim.
-
-{markdown(verdicts(profile, predictions))}
-"""
 
 
 def folder_of(row) -> str:
@@ -180,12 +137,6 @@ def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
     if (path := home / f"{table}.csv").is_file():
         return pd.read_csv(path)
     raise ConfigError(f"no {table} of profile '{profile}' are committed in '{home}': `make evidence` writes them")
-
-
-def records(profile: str) -> list[dict]:
-    """Records of a committed study's runs: run.json of each, and its folder's name as "run"."""
-    lines = (paths.ROOT / "figures" / profile / "runs.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def headline() -> pd.DataFrame:
