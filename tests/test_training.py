@@ -240,6 +240,9 @@ def test_bfloat16_trains_and_is_recorded(train):
     assert json.loads((run.folder / "run.json").read_text())["config"]["precision"] == "bf16"
     assert run.history["loss"].iloc[-1] < run.history["loss"].iloc[0]
     assert all(value.dtype != torch.bfloat16 for value in load_file(run.folder / "model.safetensors").values())
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="'fp16' needs a GPU"):
+            train(dataclasses.replace(QUICK, precision="fp16"))
 
 
 @pytest.mark.parametrize("method", ["ce", "qlung"])

@@ -44,7 +44,7 @@ class Config(Settings):
         step is proportional to its rate, so that is a rate of (1 - b) lr: their 0.5 halves every step.
     quality : where the margin's quality comes from, one of ``sources.SOURCES``.
     head : "" is the method's own; "linear" or "angular" is another definition of a row of Table 3.
-    precision : "fp32", or mixed "bf16"; cosines, margins and losses are fp32 always.
+    precision : "fp32", or mixed "bf16" or (on a GPU) "fp16"; cosines, margins and losses are fp32 always.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Config(Settings):
     checkpoint: Literal["last", "val", "best_on_test"] = "last"
     accumulate: Count = 1
     ma_update: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     def __post_init__(self):
         if self.head and self.method in PUBLISHED:

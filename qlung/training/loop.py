@@ -25,7 +25,8 @@ from .config import Config
 from .model import Model, predict
 
 DIVERGED = 1e4  # far above any loss on cosines (about 2 * 37), and above any a linear head recovers from
-STATEFUL = ("model", "optimiser", "schedule")  # what a checkpoint keeps of a Trainer: states of these, ...
+HALF = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+STATEFUL = ("model", "optimiser", "schedule", "scaler")  # what a checkpoint keeps of a Trainer: states of these, ...
 KEPT = ("history", "chosen", "best", "seconds")  # ... and these as they are
 
 
@@ -56,6 +57,7 @@ class Trainer:
         lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.x) / config.batch_size)
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=config.weight_decay)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps, eta_min=lr / 1000)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.history, self.chosen, self.best, self.seconds = [], {}, {}, 0.0
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
@@ -141,6 +143,8 @@ def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lamb
             raise ConfigError("checkpoint='best_on_test' needs a test corpus; 'last' and 'val' do not")
         progress(0, f"{config.name}: the epoch is chosen by the TEST labels, to measure that bias and for nothing else")
     state = accelerate.PartialState(cpu=not torch.cuda.is_available())
+    if config.precision == "fp16" and state.device.type == "cpu":
+        raise ConfigError("precision='fp16' needs a GPU: on a CPU choose 'bf16' or 'fp32'")
     with runs.run_lock(folder) if state.is_main_process else contextlib.nullcontext():
         state.wait_for_everyone()  # nobody reads a checkpoint before the lock is held
         if not runs.is_finished(folder):
@@ -158,6 +162,7 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
     if not config.pretrained:
         progress(0, f"{config.name}: weights {run.model.encoder.weights}")
     run.resume(folder, lambda line: progress(0, line))
+    half = HALF[config.precision]
     net = nn.parallel.DistributedDataParallel(run.model, find_unused_parameters=True) if world > 1 else run.model
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         if rank:  # its own dropout, the same after a resume; the first process has its state in the checkpoint
@@ -172,17 +177,19 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
                 target, aqs = run.target[clips].to(device), run.aqs[clips].to(device)
                 exchange = world == 1 or is_last  # processes exchange gradients once per step, not once per part
                 with contextlib.nullcontext() if exchange else net.no_sync():
-                    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    with torch.autocast(device.type, half, enabled=half is not None):
                         logits, cosine, norm = net(features[part])
                     loss, loss_cls, margin = run.objective(logits, cosine, norm, target, aqs)
-                    (world * share * loss).backward()  # DDP takes the mean over processes
+                    run.scaler.scale(world * share * loss).backward()  # DDP takes the mean over processes
                 sums.append(_part_sums(share, len(batch), loss, loss_cls, margin, logits, cosine, target))
+            run.scaler.unscale_(run.optimiser)
             norms.append(nn.utils.get_total_norm([p.grad for p in run.model.parameters() if p.grad is not None]))
             step_loss = sum(part["loss"] for part in sums[-config.accumulate :])
-            if not step_loss < DIVERGED or not norms[-1].isfinite():  # NaN compares false
+            if not step_loss < DIVERGED or not (norms[-1].isfinite() or run.scaler.is_enabled()):  # NaN compares false
                 found = f"loss {step_loss.item():.3g}, gradient norm {norms[-1].item():.3g}. Lower lr ({config.lr})"
                 raise TrainingError(f"{config.name} diverged in epoch {epoch}, step {len(norms)}: {found}.")
-            run.optimiser.step()
+            run.scaler.step(run.optimiser)
+            run.scaler.update()
             run.schedule.step()
         run.history.append({"epoch": epoch, **_epoch_means(sums, norms, world), "lr": run.schedule.get_last_lr()[0]})
         if state.is_main_process:
