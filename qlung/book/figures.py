@@ -74,7 +74,7 @@ def intervals(ax, table, labels, value="difference", reference=None, color=CLASS
     ax.set_ylim(len(table) - 0.5, -0.5)
 
 
-def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], **style) -> None:
+def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str | None = None, **style) -> None:
     """One line per method: every seed as a dot, mean and sample sd as a bar with whiskers, n at the axis label.
 
     Parameters
@@ -88,8 +88,8 @@ def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], **style) -
 
     drawn = {"data": table, "x": x, "y": "method", "order": order, "ax": ax, "legend": False} | style
     seaborn.stripplot(**drawn, size=4, alpha=0.45, jitter=False)
-    bar = {"linestyle": "none", "marker": "|", "markersize": 14, "linewidth": 1.5, "capsize": 0.2}
-    seaborn.pointplot(**drawn, **bar, errorbar="sd")
+    seaborn.pointplot(**drawn, errorbar="sd", linestyle="none", marker="|", markersize=14, linewidth=1.5,
+                      capsize=0.2, label=label)  # fmt: skip
     n = table.groupby("method")[x].size()
     ax.set_yticks(range(len(order)), [f"{METHOD_NAMES.get(m, m)} (n={n[m]})" for m in order])
     ax.set(ylabel="", ylim=(len(order) - 0.5, -0.5))
