@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
+import dask
 import torch
 from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed, get_worker
@@ -13,6 +14,9 @@ from distributed.system import MEMORY_LIMIT
 from ..errors import ConfigError, QlungError
 
 TASK_BYTES = 2 * 10**9  # a process with torch, its notebook's kernel and a demo model
+# Dask asks for freed memory to go back to the system at once. Training then spends as long on getting it again as on
+# computing: keep it.
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
 
 
 class OneGPU(WorkerPlugin):
@@ -46,7 +50,7 @@ def connect(tasks: int, scheduler: str = "", jobs: int = 0) -> Iterator[Client]:
     jobs = jobs or min(tasks, gpus or max(1, min(CPU_COUNT, MEMORY_LIMIT // TASK_BYTES)))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, CPU_COUNT // jobs) if gpus else 1))
     try:
-        with LocalCluster(
+        with dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}), LocalCluster(
             n_workers=jobs, threads_per_worker=1, memory_limit=0, env={"OMP_NUM_THREADS": threads}, host="127.0.0.1",
             scheduler_port=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
         ) as cluster, Client(cluster) as client:  # fmt: skip
