@@ -9,8 +9,9 @@
 # %% [markdown]
 # # Learn angular margins
 #
-# A margin makes a class harder during training, so that its clips must come closer to it. Here you
-# build the QLung loss by hand, from an ordinary softmax, in ten small exercises.
+# In training, a margin asks for more than a correct answer: a clip must lie closer to the
+# direction of its own class than it needs to in order to be classified correctly.
+# Here you build the QLung loss by hand, from an ordinary softmax, in ten small exercises.
 #
 # **What you will get:** an understanding of every term of the QLung loss and of its gradient, ten
 # answers of your own that are checked at once, and toy experiments that test what margins promise.
@@ -19,8 +20,8 @@
 # $\mathcal L_{\rm DFAM}$, quality margin and log-scaled class margin. It reproduces no table of
 # results: everything here is geometry, or toy data whose true quality we know.
 #
-# **Runtime:** about a minute on one core, on every profile. No recordings, no network and no GPU
-# are needed. In class, plan 90 minutes:
+# **Runtime:** about a minute on one core, on every profile. You need no recordings, no internet
+# connection and no GPU. In class, plan 90 minutes:
 #
 # | minutes | section | exercises |
 # |---|---|---|
@@ -94,8 +95,8 @@ def stacked(tables, column):
 # What can training change to lower the loss of a clip? A linear classifier gives class $k$ the
 # score (**logit**) $w_k^\top x = \lVert w_k\rVert\,\lVert x\rVert\cos\theta_k$. Here $x$ is the
 # **feature**, the vector that the encoder computes from the clip; $w_k$ is the weight vector of
-# class $k$, called its [prototype](../docs/glossary.md); $\theta_k$ is the angle between the two.
-# $y$ is the true class of the clip, also called the **target**.
+# class $k$, called its [prototype](../docs/glossary.md#prototype); $\theta_k$ is the angle between
+# the two. $y$ is the true class of the clip, also called the **target**.
 #
 # Training can turn $x$ towards $w_y$, make $x$ longer, or make $w_y$ longer. Only the first one
 # changes which prototype is nearest in angle. Division by both lengths leaves the angle:
@@ -179,8 +180,10 @@ legend_below(fig, axes[0], "prototypes; arrows: how training moves a wheeze clip
 figures.save(fig, "03-force-fields", profile, stacked(tables, "loss"))
 
 # %% [markdown]
-# The linear softmax also moves the feature outwards or inwards. With normalised features every
-# arrow is a rotation. It is weaker for longer features, in proportion to $1/\lVert x\rVert$.
+# All arrows have the same length; the colour shows the strength (dark = strong). The linear
+# softmax can also make the feature longer or shorter. With normalised features every arrow is
+# perpendicular to the feature: training only turns it. The longer the feature, the smaller the
+# gradient, in proportion to $1/\lVert x\rVert$.
 
 # %% tags=["check"]
 radius = F.normalize(points, dim=1)
@@ -208,8 +211,9 @@ lessons.check("margin-1", cosines)
 #
 # Can a softmax over bare cosines ever be sure? Cosines lie in $[-1, 1]$. Take the best possible
 # clip. Its cosine is 1 to its own prototype, and $-1/(C-1)$ to each of the others: $C$ directions
-# cannot spread further apart than that. Even this clip keeps a loss well above zero. The logits
-# therefore need a [scale](../docs/glossary.md) $s$, an inverse temperature: $s\cos\theta_k$.
+# cannot spread further apart than that (the sum of $C$ unit vectors has squared length
+# $C+C(C-1)\cos\ge 0$). Even this clip keeps a loss well above zero. The logits therefore need a
+# [scale](../docs/glossary.md#scale) $s$: $s\cos\theta_k$.
 
 # %% [markdown] tags=["exercise"]
 # **Exercise margin-2 (best probability).** Which probability does the best possible clip reach, at
@@ -248,7 +252,8 @@ reach = stacked(tables, "classes")
 # %% [markdown]
 # The scale has a second effect: it decides **at which angles the loss has a gradient**. We look at
 # the simplest case, a target class and one other class. The function returns the target's logit
-# and the gradient of the loss in the angle, $dL/d\theta_y$. The larger this gradient, the more
+# and the gradient of the loss with respect to the angle, $dL/d\theta_y$ (short: the gradient in
+# the angle). The larger this gradient, the more
 # strongly training turns the clip towards its prototype. Sections 3, 7 and 9 use it again.
 
 
@@ -266,7 +271,7 @@ def logit_and_gradient(theta, margin=0.0, scale=15.0, cosine_margin=0.0, other=t
 # %% [markdown]
 # Here the clip lies between two prototypes that are 90° apart. Its angle to the other prototype is
 # $90°-\theta_y$, so its cosine to the other prototype is $\sin\theta_y$. The decision boundary is
-# at 45°.
+# at 45°. The gradient grows with $s$, so we divide it by $s$ to compare the curves.
 
 # %%
 theta = torch.linspace(1e-3, math.pi / 2, 300)
@@ -292,7 +297,7 @@ figures.save(fig, "03-scale", profile, pd.concat([reach, slopes]))
 
 # %% [markdown]
 # A small scale gives a gradient at every angle. A large scale gives one only near the boundary and
-# on its wrong side, like a support vector machine.
+# on its wrong side.
 #
 # The paper uses two scales: $s_a=37$ for the classifier and $s_d=15$ for the margin loss. With four
 # classes both can reach practically any probability; they differ in where their gradient is. Face
@@ -311,9 +316,10 @@ print(f"and by {shortfall[37]:.0e} at s = 37: neither of the paper's scales is a
 #
 # How much nearer than the others must the right prototype be? Softmax classifies a clip correctly
 # as soon as $\theta_y$ is the smallest angle, by however little. A
-# [margin](../docs/glossary.md) $m$ makes the target class harder during training. The clip must
-# then come closer to its prototype than a correct decision needs. $\theta_j$ is the angle to
-# another class:
+# [margin](../docs/glossary.md#margin) $m$ lowers the target's logit in training. The clip must then
+# come closer to its prototype than a correct decision needs. **CosFace** and **ArcFace** are two
+# losses from face recognition. CosFace subtracts the margin from the cosine, ArcFace adds it to the
+# angle. $\theta_j$ is the angle to another class:
 #
 # | loss | target logit | decision boundary in training |
 # |---|---|---|
@@ -375,7 +381,7 @@ lessons.check("margin-6", predict)
 # %%
 theta = torch.linspace(1e-3, math.pi - 1e-3, 600, dtype=torch.float64)
 FOUR_LOSSES = {
-    "softmax": {},
+    "normalised softmax": {},
     "CosFace, 0.35": {"cosine_margin": 0.35},
     "ArcFace, 0.5 rad": {"margin": 0.5},
     "ArcFace, 1 rad": {"margin": 1.0},
@@ -411,11 +417,12 @@ print("Every target logit falls with the angle, on both sides of π − m.")
 
 # %% [markdown]
 # The right panel shows what a margin does: it moves the gradient to smaller angles. It also shows
-# a price. At exactly $\theta_y=\pi-m$ the gradient is zero, as it is for the softmax at $\pi$.
-# In QLung such a clip is still moved by the first term of the loss, which has no margin.
+# a drawback: at exactly $\theta_y=\pi-m$ the gradient is zero, so such a clip is not moved. (QLung
+# avoids this with a second term without a margin; see section 7.)
 #
 # A margin on the cosine is not a fixed angle. Take two prototypes at an angle $\Delta$. The middle
-# line between them is at $\Delta/2$. How much closer than the middle line must a clip come?
+# line, the direction halfway between them, is at $\Delta/2$. How much closer than the middle line
+# must a clip come?
 
 # %%
 delta = torch.linspace(0.05, math.pi, 300, dtype=torch.float64)
@@ -439,13 +446,14 @@ sns.lineplot(gaps, x="between [°]", y="gap [°]", hue="loss", palette=[GREEN, B
              estimator=None, ax=ax)  # fmt: skip
 ax.set(xlabel=r"angle $\Delta$ between the two prototypes [°]", ylim=(0, None),
        ylabel="required distance from\nthe middle line [°]", xticks=range(0, 181, 45),
-       title="Gap that the margin requires")  # fmt: skip
+       title="Half of the gap that the margin requires")  # fmt: skip
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 figures.save(fig, "03-cosine-or-angle", profile, gaps)
 
 # %% [markdown]
-# ArcFace requires the same angle at every $\Delta$. CosFace requires a wider gap for closer
-# prototypes. A line ends where no position satisfies the margin any more.
+# The middle line splits the gap into two equal halves, so ArcFace asks for $m/2$ on each side:
+# 0.35 rad = 20°, hence 10°, at every $\Delta$. CosFace asks for more when the prototypes are
+# closer. A line ends where no position satisfies the margin any more.
 
 # %% [markdown]
 # ## 4. Numerical pitfalls: six implementations of ArcFace
@@ -465,8 +473,8 @@ def clamped(c, m, eps=1e-7):
 
 
 # %% [markdown]
-# The next two expand $\cos(\theta+m)=\cos\theta\cos m-\sin\theta\sin m$. They avoid the rising part
-# of the cosine by a different rule for large angles:
+# The next ones use $\cos(\theta+m)=\cos\theta\cos m-\sin\theta\sin m$ (`expanded`), each with its
+# own rule for large angles, where the cosine would rise again:
 
 
 # %%
@@ -554,7 +562,11 @@ audited = pd.DataFrame({name: audit(version) for name, version in VERSIONS.items
 audited
 
 # %% [markdown]
-# The same as curves. A jump appears as a vertical line.
+# Why NaN? The derivatives of $\arccos c$ and of $\sqrt{1-c^2}$ contain $1/\sqrt{1-c^2}$, which is
+# infinite at $c=1$. The chain rule then multiplies infinity by zero, and the result is NaN.
+#
+# The same versions as curves. The second curve is the slope of the logit itself, not of the loss,
+# so it should never be positive. A jump appears as a vertical line.
 
 # %%
 tables = {}
@@ -563,7 +575,7 @@ for name, version in VERSIONS.items():
     c = theta.cos().requires_grad_()
     logit = version(c, m)
     (slope,) = torch.autograd.grad(logit.sum(), c)
-    columns = {"logit": logit.detach(), "gradient in the angle [1/rad]": -slope * theta.sin()}
+    columns = {"logit": logit.detach(), "slope of the logit, dz/dθ [1/rad]": -slope * theta.sin()}
     tables[name] = pd.DataFrame({"angle [°]": theta.rad2deg(), **columns})
 versions = stacked(tables, "version")
 
@@ -599,8 +611,10 @@ print(f"none of these: {'; '.join(correct)}")
 # ## 5. Feature geometry on toy data: a circle and a sphere
 #
 # Do margins make classes more compact and better separated? We test it where the truth is known.
-# A toy clip is a vector of sixteen numbers: a breath sound, a crackle and a wheeze if its class has
-# them, each with its own loudness, plus noise. We set its **signal-to-noise ratio** (SNR), so the
+# A toy clip is a vector of sixteen numbers. The first is the loudness of a breath sound, the
+# second of a crackle and the third of a wheeze; the last two are zero if the class does not have
+# that sound. Then noise is added to all sixteen numbers.
+# We set its **signal-to-noise ratio** (SNR), so the
 # true quality of every clip is known. A small encoder maps it to two or three dimensions, which we
 # can draw.
 
@@ -678,7 +692,7 @@ def margin_loss(margin=0.0, cosine_margin=0.0, added=0.0):
 
 # %% [markdown]
 # QLung needs a quality in $[0, 1]$. On recordings it is the paper's audio-quality score
-# ([AQS](../docs/glossary.md)). Here we compute a perfect one from the known SNR.
+# ([AQS](../docs/glossary.md#aqs)). Here we compute a perfect one from the known SNR.
 
 # %%
 COUNTS = [150] * 4
@@ -733,7 +747,7 @@ fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.3))
 for ax, (name, table) in zip(axes, circle_points.groupby("loss", sort=False), strict=True):
     linear = name == "linear softmax"
     radius = float(np.hypot(table["x1"], table["x2"]).quantile(0.95)) if linear else 1.0
-    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=2, linewidth=0,
+    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=5, linewidth=0,
                     alpha=0.5, legend=False, ax=ax)  # fmt: skip
     draw_prototypes(ax, radius * F.normalize(circle[name][1].prototypes.detach(), dim=1))
     if not linear:
@@ -745,7 +759,11 @@ legend_below(fig, axes[0], "toy data; lines: prototypes, points: held-out clips"
 figures.save(fig, "03-circle", profile, circle_points)
 
 # %% [markdown]
-# **On a sphere.** In three dimensions we draw the directions of the held-out clips.
+# The linear softmax also uses the length of a feature; the other three use the direction only.
+# *normalised*, *ArcFace* and *QLung* look almost alike, so we have to measure.
+#
+# **On a sphere.** In three dimensions we draw the directions of the held-out clips. A short line
+# points towards you or away from you; every prototype has length 1.
 
 # %%
 SPHERE = ("linear softmax", "normalised", "QLung")
@@ -808,8 +826,8 @@ measured.drop(columns="seed").groupby("loss", sort=False).agg(["mean", "std"]).r
 
 # %% [markdown]
 # Is a difference larger than chance? Losses are compared seed by seed: both have the same training
-# clips and start from the same numbers. The interval is the 95 % interval of the mean difference
-# over seeds (Student's t).
+# clips and start from the same random weights. The interval is the 95 % interval of the mean
+# difference over seeds (Student's t).
 
 
 # %%
@@ -883,8 +901,9 @@ print("At scale 64 the classes lie less than half as far apart as at scale 4.3."
 
 # %% [markdown] tags=["exercise"]
 # **Exercise margin-7 (class margin).** Compute the log-scaled class margin: minus the logarithm of
-# the class frequency, times `target`, divided by $\log C$. What does a class with frequency $1/C$
-# get?
+# the class frequency, times `target`, divided by $\log C$. Here `target` is the angle $m_{\rm
+# target}$ of the table above, not the true class of a clip. Which margin does a class with
+# frequency $1/C$ get?
 
 
 # %% tags=["exercise", "solution"]
@@ -901,23 +920,25 @@ lessons.check("margin-7", log_class_margin)
 # How do the three compare? We draw them against the frequency of the class. Logit adjustment
 # changes the logits; divided by the scale 15 it becomes comparable with a margin on the cosine. The
 # points are the classes of ICBHI, the corpus of the 2017 International Conference on Biomedical and
-# Health Informatics (training cycles of the official split, as the paper gives them).
+# Health Informatics (training clips of the official split, as the paper gives them). For logit
+# adjustment we draw the difference to all other classes taken together,
+# $\log\frac{1-\pi_y}{\pi_y}$, divided by 15.
 
 # %%
 icbhi_counts = torch.tensor([2063, 1215, 501, 363])
 frequency = torch.logspace(-4, math.log10(0.97), 200)
 corrections = pd.DataFrame({
     "frequency [%]": 100 * frequency,
-    "log-scaled (QLung), to θ [rad]": -0.2 / math.log(4) * frequency.log(),
-    "LDAM, from cos θ": 0.5 * (frequency / frequency.min()) ** -0.25,
-    "logit adjustment / 15, from cos θ": ((1 - frequency).log() - frequency.log()) / 15,
+    "QLung: added to θ [rad]": -0.2 / math.log(4) * frequency.log(),
+    "LDAM: subtracted from cos θ": 0.5 * (frequency / frequency.min()) ** -0.25,
+    "logit adjustment / 15: subtracted from cos θ": ((1 - frequency).log() - frequency.log()) / 15,
 })  # fmt: skip
 
 # %% jupyter={"source_hidden": true}
 fig, ax = plt.subplots(figsize=(7.6, 3.3))
 long = corrections.melt("frequency [%]", var_name="correction", value_name="margin")
 sns.lineplot(long, x="frequency [%]", y="margin", hue="correction", estimator=None,
-             palette=[BLUE, GREEN, ORANGE], ax=ax)  # fmt: skip
+             style="correction", palette=["black", GREY, "#AAAAAA"], ax=ax)  # fmt: skip
 icbhi_margins = margins.class_margin(icbhi_counts)
 shares = 100 * icbhi_counts / icbhi_counts.sum()
 for name, share, margin in zip(CLASSES, shares, icbhi_margins, strict=True):
@@ -1031,7 +1052,7 @@ fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.4))
 palette = dict(zip(ADAPTIVE, (GREEN, ORANGE, BLUE), strict=True))
 for name, (angle, _) in ADAPTIVE.items():
     axes[0].plot(best, angle, color=palette[name], lw=2, label=f"{name}, angle [rad]")
-axes[0].plot(best, ADAPTIVE["AdaFace"][1], "--", color=ORANGE, label="AdaFace, cosine")
+axes[0].plot(best, ADAPTIVE["AdaFace"][1], ":", color=ORANGE, label="AdaFace, cosine")
 axes[0].set(xlabel="quality (0 worst, 1 best)", ylabel="margin", title="Margin by quality")
 for ax, (name, table) in zip(axes[1:], gradients.groupby("loss", sort=False), strict=True):
     sns.lineplot(table, x="angle [°]", y="gradient", style="clip", style_order=["best", "worst"],
@@ -1114,8 +1135,8 @@ print("Your answers 7, 8 and 9 together are qlung.margins.QLungLoss with the pap
 # %% tags=["exercise", "solution"]
 def angle_gradient(theta, margin, scale, other):
     """dL/dtheta [B, 1/rad] of the two-class loss at angles theta [B, rad]."""
-    p = torch.sigmoid(scale * (torch.cos(theta + margin) - other))
-    return scale * (1 - p) * torch.sin(theta + margin)
+    q = torch.sigmoid(scale * (torch.cos(theta + margin) - other))  # probability of the target
+    return scale * (1 - q) * torch.sin(theta + margin)
 
 
 # %% tags=["exercise"]
@@ -1128,10 +1149,12 @@ lessons.check("margin-10", angle_gradient)
 # \bigl(I-\hat x\hat x^\top\bigr)\sum_k g_k\,\hat w_k,\qquad
 # g_k=s_a(p_k-1_{k=y})+\lambda s_d\,(q_k-1_{k=y})\,\rho_k,$$
 #
-# with $\rho_y=\sin(\theta_y+m_d)/\sin\theta_y$ and $\rho_k=1$ for $k\ne y$. Here $p$ and $q$ are
-# the softmax probabilities of the two terms, $I$ is the identity matrix, and $1_{k=y}$ is 1 for the
-# target class and 0 otherwise. [The gradient page](../docs/gradient.md) derives it line by line.
-# $\lambda$ is only a weight; $\gamma$ and $\kappa$ act through $m_d$. In code:
+# with $\rho_y=\sin(\theta_y+m_d)/\sin\theta_y$ and $\rho_k=1$ for $k\ne y$. Here $g_k=\partial
+# L/\partial\cos\theta_k$; $p$ are the softmax probabilities of the first term (no margin), $q$
+# those of the second term (with the margin, the probability of exercise 10), $I$ is the identity
+# matrix, and $1_{k=y}$ is 1 for the target class and 0 otherwise. [The gradient
+# page](../docs/gradient.md) derives it line by line. $\lambda$ is only a weight; $\gamma$ and
+# $\kappa$ act through $m_d$. In code:
 
 
 # %%
@@ -1173,7 +1196,8 @@ print("The formula equals autograd on 200 clips; the gradient is perpendicular t
 # %% [markdown]
 # **Which clips does the margin change most?** The gradient in the angle changes with the margin by
 # $\lambda s_d(1-q_y)\bigl[\cos(\theta_y+m_d)+s_d\,q_y\sin^2(\theta_y+m_d)\bigr]$. This is the last
-# formula of the gradient page. It is large only near the boundary of training. There, with one
+# formula of the gradient page. It is large only near the decision boundary
+# used in training. There, with one
 # other class at cosine 0, $\theta_y+m_d=90°$. We check it with $\lambda=1$.
 
 # %%
@@ -1205,7 +1229,7 @@ print(f"The margin changes the gradient most at θ + m = {strongest:.0f}°; the 
 # - **equal loudness**: noise also makes a clip louder, so we repeat everything with clips scaled to
 #   the same loudness.
 #
-# The norm bounds of MagFace are adapted to this small encoder.
+# MagFace needs a smallest and a largest norm; we choose them for this small encoder.
 
 
 # %%
@@ -1269,7 +1293,7 @@ for ax, (kind, table) in zip(axes, norms.groupby("clips", sort=False), strict=Tr
     labels = table["loss"].where(~table["loss"].duplicated(), "")
     figures.intervals(ax, table, labels, value="rho")
     ax.axvline(0, color=GREY, lw=0.8)
-    ax.set(title=f"Toy clips, {kind}", xlim=(-0.8, 0.8), xticks=(-0.5, 0, 0.5),
+    ax.set(title=f"Toy clips, {kind} (3 seeds per loss)", xlim=(-0.8, 0.8), xticks=(-0.5, 0, 0.5),
            xlabel=r"$\rho$ of norm and SNR, per seed, within classes")  # fmt: skip
 figures.save(fig, "03-norm-is-quality", profile, norms)
 
@@ -1290,8 +1314,8 @@ assert norms.loc[norms["loss"].str.startswith("loudness"), "high"].item() < 0
 #
 # - **Boundary**: clips on the coloured arcs satisfy the margin; in the grey gap no clip does. At
 #   inference the boundary is at 45°, always.
-# - **Margin**: the class part (dark) and the quality part (pale).
-# - **Gradient**: the angles at which training moves a clip, divided by the scale.
+# - **Margin**: the class part (dark; tiny for the common class) and the quality part (pale).
+# - **Gradient**: how strongly training turns a clip at each angle (divided by the scale).
 #
 # The paper's $\gamma=\kappa=0.5$ are fixed.
 
@@ -1342,7 +1366,8 @@ def draw_playground(scale=15.0, target=0.2, imbalance=6.0, aqs=0.5):
 
 
 # %% [markdown]
-# At $s_d=15$, $m_{\rm target}=0.2$, six common clips per rare clip and quality 0.5:
+# The picture for the start values: $s_d=15$, $m_{\rm target}=0.2$ rad, six common clips for each
+# rare clip, quality 0.5.
 
 # %%
 rows = two_classes(15.0, 0.2, 6.0, 0.5)
@@ -1350,7 +1375,8 @@ table = stacked({name: pd.DataFrame({"gradient": row[2]}) for name, row in rows.
 figures.save(draw_playground(), "03-playground", profile, table)
 
 # %% [markdown]
-# The same with sliders (they need a running kernel):
+# The same with sliders. They work only if you run this notebook; on a web page you see one line of
+# text instead.
 
 # %%
 picture = widgets.Image(format="png")
@@ -1400,17 +1426,17 @@ print("A clip of the rare class is moved from a smaller angle on than one of the
 #   formula for its gradient equals autograd.
 # - **The formula is easy to get wrong.** Each of the five other versions of ArcFace has at least
 #   one fault: NaN on the prototype, a jump, a larger logit for a larger angle, or a gradient that
-#   is not its derivative. An ordinary training curve need not show it.
+#   is not its derivative. You may not notice it in a training curve.
 # - **On toy data the scale matters more than the margin.** At a scale of 4.3 the classes are well
 #   separated. At 64 a few degrees satisfy the loss, and nothing moves the classes further apart.
 # - **The promises of margins are hard to confirm there.** With five seeds, most intervals for
 #   compactness, separation and accuracy (section 5) and for mean recall (section 6) contain zero.
 #   The printed lines show which do not. This limits what a toy experiment can show; it is no
 #   verdict on respiratory sounds. Notebooks 05 and 08 test the claims on recordings.
-# - **The feature norm alone is not quality.** Noise makes a clip louder, and the norm can vary with
-#   loudness instead of quality. At equal loudness it rises with SNR for most losses, but weakly;
-#   most clearly for the linear softmax. A score computed from the waveform avoids this problem and
-#   has others: see notebook 02.
+# - **The feature norm alone is not quality.** Noise makes a toy clip louder. With the original
+#   loudness, no loss has a norm that reliably rises with SNR. At equal loudness it rises with SNR
+#   for most losses, but weakly; most clearly for the linear softmax. A score computed from the
+#   waveform avoids this problem and has others: see notebook 02.
 #
 # ## Try next
 #

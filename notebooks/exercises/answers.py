@@ -215,17 +215,18 @@ EXERCISES = {
     ),
     "margin-10": Exercise(
         _angle_gradient, ((_THETA, 0.3, 15.0, 0.2), (_THETA, 0.0, 5.0, -0.5)),
-        "Two factors: 1 - p is small once the loss is sure of the clip; sin(theta + m) is how fast the cosine falls.",
-        "Chain rule: dL/dlogit = -(1 - p), and the logit scale * cos(theta + m) has slope -scale * sin(theta + m).",
+        "Two factors: 1 - q is small once the loss is sure of the clip; sin(theta + m) is how fast the cosine falls.",
+        "Chain rule: dL/dlogit = -(1 - q), with q the probability of the target; the logit scale * cos(theta + m) has "
+        "slope -scale * sin(theta + m).",
         (
             (lambda t, m, s, o: -_angle_gradient(t, m, s, o),
              "The sign is wrong: a larger angle means a larger loss, so the gradient is positive."),
             (lambda t, m, s, o: _angle_gradient(t, m, s, o) / s,
              "The scale is missing: it multiplies the slope as well as the logit."),
             (lambda t, m, s, o: _angle_gradient(t, 0.0, s, o),
-             "There is no margin in your gradient: use theta + margin in p and in the sine."),
+             "There is no margin in your gradient: use theta + margin in q and in the sine."),
             (lambda t, m, s, o: s * torch.sigmoid(s * (torch.cos(t + m) - o)) * torch.sin(t + m),
-             "You used p instead of 1 - p: a clip that is already right would get the largest gradient."),
+             "You used q instead of 1 - q: a clip that is already right would get the largest gradient."),
             (lambda t, m, s, o: _angle_gradient(t, math.radians(m), s, o),
              "The margin is in radians already."),
         ),

@@ -125,7 +125,7 @@ def prune(days: float = 30.0) -> None:
 
 
 def main() -> None:
-    """Entry point: our own errors, and files that cannot be used, in one line without a traceback."""
+    """Entry point: known errors are printed in one line, without a traceback."""
     where = "QLUNG_CACHE, QLUNG_RUNS and QLUNG_DATA name other folders for derived files, results and corpora."
     try:
         app()

@@ -18,7 +18,7 @@ from .figures import METHOD_NAMES
 
 
 def shown(row: str) -> str:
-    """A row's name for people; one whose quality was fitted on SPRSound's labels says so wherever it stands."""
+    """A row's name for people; one whose quality was fitted on SPRSound's labels is always labelled as such."""
     method, _, settings = row.partition(" ")
     seen = " (saw SPRSound labels)" if any(source in settings for source in sources.SEEN_SPRSOUND) else ""
     return " ".join([METHOD_NAMES.get(method, method), settings]).strip() + seen
@@ -140,6 +140,6 @@ def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
 
 
 def headline() -> pd.DataFrame:
-    """What the README's table rests on: the sc study, but its fine-tuned mn04 from depth, which has more seeds."""
+    """Predictions behind the README's table: the sc study, but its fine-tuned mn04 from depth, which has more seeds."""
     wide, deep = evidence("sc"), evidence("depth")
     return pd.concat([deep, wide[~wide["backbone"].isin(deep["backbone"].unique())]], ignore_index=True)

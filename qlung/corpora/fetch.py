@@ -1,4 +1,4 @@
-"""Fetch what data/registry.toml names: resumed, bounded, verified, unpacked safely, in its place only when whole.
+"""Fetch what data/registry.toml names: resumed, limited in size, verified, and moved into place only when complete.
 
 A file is a row of an entry: ``name``, ``urls``, ``max_bytes``, ``checksum_from``, and where they are known ``bytes``,
 ``sha256`` or ``md5``, ``confirmed = false`` (a checksum to report, not to rely on), ``unpack`` (a zip).

@@ -14,7 +14,7 @@ def load(table: str = "claims") -> list[dict]:
 
 
 def measure(claim: dict, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Per backbone and corpus: difference, low, high, seeds and whether the interval speaks for or against the claim.
+    """Per backbone and corpus: difference, low, high, seeds and whether the interval supports or contradicts the claim.
 
     Synthetic corpora stand in for the claim's real one and keep their name. Empty if there is nothing to compare.
     """

@@ -12,7 +12,7 @@ STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "separation")
 
 
 def resample(rng: np.random.Generator, units: int, draws: int) -> np.ndarray:
-    """How often each unit (patient, clip) counts: once in row 0; in the others as drawn with replacement.
+    """How often each unit (patient, clip) counts. Row 0: every unit once. Other rows: bootstrap counts.
 
     Returns
     -------
@@ -31,7 +31,9 @@ def interval(values) -> tuple:
 
 
 def _sums(predictions: pd.DataFrame, statistic: str) -> tuple[list, np.ndarray]:
-    """(methods, sums [method, seed, ratio, numerator or denominator, patient]); a statistic is a mean of ratios."""
+    """(methods, each patient's numerators and denominators [method, seed, ratio, 2, patient]); a statistic is the mean
+    of its ratios.
+    """
     if statistic not in STATISTICS:
         raise ConfigError(f"unknown statistic '{statistic}': choose from {', '.join(STATISTICS)}")
     normal, exact = predictions["label"] == 0, predictions["label"] == predictions["predicted"]

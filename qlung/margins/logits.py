@@ -89,7 +89,7 @@ def angular_margin_logits(cosine: Tensor, target: Tensor, margin, scale: float, 
 
 
 def shift_target(cosine: Tensor, target: Tensor, margin, scale: float, cosine_margin=0.0) -> Tensor:
-    """`angular_margin_logits` of a batch that `check_batch` has returned: each look at the values costs a GPU time."""
+    """`angular_margin_logits` of a batch that was already checked: checking again would make a GPU wait."""
     check_scales(scale=scale)
     margin = per_clip("margin", margin, target, cosine.dtype, math.pi, -math.pi, "radians (were degrees passed?)")
     cosine_margin = per_clip("cosine_margin", cosine_margin, target, cosine.dtype, 2.0)
@@ -129,7 +129,7 @@ def check_scales(**scales: float) -> None:
 
 
 def per_clip(name: str, values, target: Tensor, dtype: torch.dtype, high: float, low=0.0, hint="") -> Tensor:
-    """One number per clip [shape=(B,)] in [low, high], beside the labels; a single number counts for every clip."""
+    """One number per clip [shape=(B,)] in [low, high], on the labels' device; a single number counts for every clip."""
     values = torch.as_tensor(values, dtype=dtype, device=target.device)
     if values.ndim and values.shape != target.shape:
         raise MarginError(f"{name} must be one number or one per clip, {len(target)}, not {tuple(values.shape)}")

@@ -1,4 +1,4 @@
-"""The losses of the study, QLung's and the published ones, as functions of cosines; and the margins they pass.
+"""The losses of the study, QLung's and the published ones, as functions of cosines; and the margins they use.
 
 Every loss is the mean over the batch, a scalar Tensor with a gradient. ``cosine`` is a Tensor [B, C] in [-1, 1];
 ``target`` holds B class indices. Computed in float32 at least. MarginError if an argument is out of range.
@@ -137,7 +137,7 @@ class QLungLoss(nn.Module):
             raise MarginError(f"the rarest class would get a margin of {largest:.2f} rad, over pi: lower target")
 
     def margin(self, target: Tensor, aqs) -> Tensor:
-        """m_d of each clip [shape=(B,), rad]."""
+        """m_d = gamma m_q + (1 - gamma) m_c of each clip [shape=(B,), rad]; the quality margin m_q is kappa * AQS."""
         aqs = per_clip("aqs", aqs, target, self.class_margin.dtype, 1.0, hint="(QualityScorer.score gives such values)")
         by_class = self.class_margin.to(target.device)[target]
         return torch.add((1 - self.gamma) * by_class, aqs, alpha=self.gamma * self.kappa)

@@ -99,7 +99,7 @@ class Objective(nn.Module):
         self.register_buffer("class_weights", weights)
 
     def forward(self, logits, cosine, norm, target, aqs) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss, its first term alone, margin [shape=(B,), rad]); only the loss has a gradient."""
+        """(loss, its cross-entropy term for the history, margin [shape=(B,), rad]); only the loss has a gradient."""
         batch = Batch(logits, cosine, norm, target, aqs)
         loss = self.method.loss(self, batch)
         with torch.no_grad():

@@ -167,7 +167,7 @@ class QualityScorer:
         self.missing = 0
 
     def fit(self, entropy, level, device=None) -> "QualityScorer":
-        """Learn the rescaling from training clips' H and R (NaN and infinite ones are left out), given or not devices.
+        """Learn the rescaling from training clips' H and R (NaN and infinite ones are left out), per device if given.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Rival quality indicators: no-reference scores of a recording beside the paper's, batched, on any device."""
+"""Other no-reference quality indicators of a recording, for comparison with AQS; batched, on any device."""
 
 import dataclasses
 import itertools
@@ -82,7 +82,7 @@ FEATURES = [f"{name}_{low}_{high}" for name in ("quiet", "loud", "flicker", "noi
 
 
 def band_features(waveform: Tensor) -> Tensor:
-    """Four plain quantities in five bands, the features of ``learned_cheap``; none depends on gain.
+    """Four simple quantities in each of five frequency bands, the features of ``learned_cheap``; none depends on gain.
 
     Parameters
     ----------

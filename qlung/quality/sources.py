@@ -1,4 +1,4 @@
-"""Sources of the quality margin's number in [0, 1]: the paper's AQS, its controls, and learned alternatives.
+"""Which quality value in [0, 1] the margin of each clip uses: the paper's AQS, its controls, or a learned one.
 
 ``shuffled``, ``inverted``, the fitted sources and ``oracle_snr`` assign the same set of values as AQS, by rank: runs
 then differ in *which clip* gets a large margin and in nothing else, neither in its mean nor in its spread. Other
@@ -98,7 +98,7 @@ def _order(corpus, source: str, seed: int) -> np.ndarray:
 
 
 def assign_by_rank(order, values, known) -> np.ndarray:
-    """The known values assigned again by the rank of ``order``; ties get their mean, unknown clips the overall mean."""
+    """The known values reassigned to the clips in the rank order of ``order``; ties get their mean."""
     out = np.full(len(values), values[known].mean() if known.any() else values.mean())
     assigned = pd.Series(np.sort(values[known]), index=np.sort(order[known])).groupby(level=0).mean()
     out[known] = assigned.loc[order[known]].to_numpy()

@@ -84,7 +84,7 @@ class Trainer:
         return state | {"generator": self.generator.get_state(), "rng": torch.get_rng_state(), "cuda_rng": cuda_rng}
 
     def resume(self, folder, progress) -> None:
-        """Go on from the newest sound checkpoint, if there is one."""
+        """Go on from the newest undamaged checkpoint, if there is one."""
         if state := runs.load_checkpoint(folder, progress):
             for name in STATEFUL:
                 getattr(self, name).load_state_dict(state[name])

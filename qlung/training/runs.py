@@ -110,7 +110,7 @@ def save_checkpoint(folder: Path, state: dict) -> None:
 
 
 def load_checkpoint(folder: Path, progress) -> dict:
-    """State of the newest sound checkpoint, on the CPU; empty where there is none.
+    """State of the newest undamaged checkpoint, on the CPU; empty where there is none.
 
     A damaged one is reported to ``progress(line)`` and passed over.
     """
@@ -126,7 +126,7 @@ def load_checkpoint(folder: Path, progress) -> dict:
 
 
 def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFrame | None, record: dict) -> None:
-    """Write a finished run; run.json comes last and makes it one."""
+    """Write a finished run; run.json is written last; its presence marks the run as finished."""
     tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
     with disk_errors(folder):
         if predictions is not None:
