@@ -166,7 +166,7 @@ def legend_below(fig, ax, title):
 
 # %% jupyter={"source_hidden": true}
 ARROWS = {"cmap": "viridis_r", "scale": 19, "width": 0.008}
-fig, axes = plt.subplots(1, 3, figsize=(8.8, 3.4), sharex=True, sharey=True)
+fig, axes = plt.subplots(1, 3, figsize=(8.2, 3.1), sharex=True, sharey=True)
 for ax, (name, field) in zip(axes, fields.items(), strict=True):
     size = field.norm(dim=1)
     arrows = ax.quiver(*points.T, *(field.T / size), size, clim=(0, 3), **ARROWS)
@@ -747,7 +747,7 @@ fig, axes = plt.subplots(1, 4, figsize=(10.2, 3.3))
 for ax, (name, table) in zip(axes, circle_points.groupby("loss", sort=False), strict=True):
     linear = name == "linear softmax"
     radius = float(np.hypot(table["x1"], table["x2"]).quantile(0.95)) if linear else 1.0
-    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=5, linewidth=0,
+    sns.scatterplot(table, x="x1", y="x2", hue="label", palette=COLOUR, s=3, linewidth=0,
                     alpha=0.5, legend=False, ax=ax)  # fmt: skip
     draw_prototypes(ax, radius * F.normalize(circle[name][1].prototypes.detach(), dim=1))
     if not linear:

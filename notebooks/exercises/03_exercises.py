@@ -108,8 +108,9 @@ lessons.check("margin-6", predict)
 
 # %% [markdown]
 # **Exercise margin-7 (class margin).** Compute the log-scaled class margin: minus the logarithm of
-# the class frequency, times `target`, divided by $\log C$. What does a class with frequency $1/C$
-# get?
+# the class frequency, times `target`, divided by $\log C$. Here `target` is the angle $m_{\rm
+# target}$ of the table above, not the true class of a clip. Which margin does a class with
+# frequency $1/C$ get?
 
 # %%
 def log_class_margin(counts, target):
