@@ -33,7 +33,7 @@ def new_notebook(cells: list, name: str) -> nbformat.NotebookNode:
 
 def from_source(source: Path) -> nbformat.NotebookNode:
     """The notebook of a py:percent file, without outputs."""
-    return new_notebook(jupytext.read(source).cells, source.stem)
+    return notebooks.normalise(new_notebook(jupytext.read(source).cells, source.stem))
 
 
 def build_one(source: Path) -> Path:
