@@ -333,7 +333,7 @@ fig, axes = plt.subplots(len(backbones), 3, figsize=size, squeeze=False, sharex=
 for (i, j), ax in np.ndenumerate(axes):
     drawn = {"x": "class", "y": angles[j], "hue": "method", "palette": PALETTE, "order": CLASSES,
              "data": named[named["backbone"] == backbones[i]], "ax": ax}  # fmt: skip
-    sns.stripplot(**drawn, dodge=True, alpha=0.45, size=4, legend=False)
+    sns.stripplot(**drawn, dodge=True, jitter=False, alpha=0.45, size=4, legend=False)
     sns.pointplot(**drawn, dodge=0.4, errorbar=None, linestyle="none", marker="_",
                   markersize=14, legend=not (i or j))  # fmt: skip
     if angles[j] in limits:
