@@ -55,7 +55,7 @@ def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
     if missing := [folder for folder in folders if not runs.is_finished(folder)]:
         command = f"qlung train --profile {profile}" + (f" --data {data}" if data else "")
         found = f"{len(missing)} of {len(folders)} runs of profile '{profile}' are not trained (first missing"
-        raise TrainingError(f"{found}: '{missing[0]}'). Run `{command}`, or notebook 04.")
+        raise TrainingError(f"{found}: '{missing[0]}'). Run `{command}`, or notebook 05.")
     out = []
     for train, tests in pairs:
         clips = _clips(train, tests)
