@@ -311,60 +311,42 @@ def test_reproduce_writes_a_results_page_and_reuses_what_has_not_changed(small_b
     assert "100 %" in capsys.readouterr().out  # not a terminal: plain lines
 
 
-def leavings(home) -> dict:
-    """What a run of the book leaves: bytes of files, outputs of notebooks; without times, memory and widgets' ids."""
-    found = {}
-    for path in sorted(path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"):
-        name, content = str(path.relative_to(home)), path.read_bytes()
-        if path.name == "run.json":
-            content = {k: v for k, v in json.loads(content).items() if k not in ("wall_s", "peak_memory_mb")}
-        elif path.suffix == ".ipynb":
-            cells = [cell for cell in nbformat.reads(content, 4).cells if cell.cell_type == "code"]
-            content = [output for cell in cells if "timed" not in tags(cell) for output in cell.outputs]
-            for output in content:
-                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-        found[name] = content
-    return found
-
-
-BOOKS = pytest.mark.xdist_group("the demo book")  # one process makes the books, and all that reads them runs there
+BOOKS = pytest.mark.xdist_group("the demo book")  # one process makes the book, and all that reads it runs there
 
 
 @pytest.fixture(scope="module")
-def demo_books(tmp_path_factory):
-    """The demo book, run twice from nothing at once, each time with a cache of its own: two environments."""
-    home, started = tmp_path_factory.mktemp("books"), []
-    for name in ("one", "two"):
-        env = os.environ | {f"QLUNG_{kind}": str(home / name / kind.lower()) for kind in ("RUNS", "CACHE")}
-        command = [sys.executable, "-c", "from qlung.book.cli import main; main()", "reproduce"]
-        with open(home / f"{name}.log", "w") as log:
-            job = subprocess.Popen(command, env=env | {"OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
-        started.append((job, env, log.name))
-    for job, _, log in started:
-        assert job.wait() == 0, Path(log).read_text(encoding="utf-8")[-2000:]
-    return [env for _, env, _ in started]
+def demo_book(tmp_path_factory):
+    """The environment in which the demo book was run from nothing, as `make reproduce` does it."""
+    home = tmp_path_factory.mktemp("book")
+    env = os.environ | {f"QLUNG_{kind}": str(home / kind.lower()) for kind in ("RUNS", "CACHE")}
+    command = [sys.executable, "-c", "from qlung.book.cli import main; main()", "reproduce"]
+    env |= {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return env
 
 
 @BOOKS
-def test_two_runs_of_the_demo_book_give_the_same_bytes(demo_books):
-    one, two = (leavings(Path(env["QLUNG_RUNS"]) / "demo") for env in demo_books)
-    assert list(one) == list(two)
-    assert [name for name in one if one[name] != two[name]] == []
-    assert {".png", ".svg", ".csv", ".md", ".ipynb", ".parquet", ".safetensors"} <= {Path(name).suffix for name in one}
-
-
-@BOOKS
-def test_committed_outputs_are_those_of_a_run(demo_books, tmp_path):
-    """nbval runs every notebook again, on the runs that are there: nothing is trained a third time."""
-    shutil.copytree(Path(demo_books[0]["QLUNG_RUNS"]), tmp_path / "runs")
-    env = {name: value for name, value in demo_books[0].items() if not name.startswith("PYTEST_")}
-    env |= {"QLUNG_RUNS": str(tmp_path / "runs"), "OMP_NUM_THREADS": "1"}
+def test_committed_outputs_are_those_of_a_run(demo_book, tmp_path):
+    """nbval runs every notebook a second time, on the runs that are there; what both leave is the same, byte by byte."""
+    shutil.copytree(Path(demo_book["QLUNG_RUNS"]), tmp_path / "runs")
+    env = {name: value for name, value in demo_book.items() if not name.startswith("PYTEST_")}
+    env |= {"QLUNG_RUNS": str(tmp_path / "runs")}
+    for path in (tmp_path / "runs" / "demo").glob("figures/*"):
+        path.unlink()
     books = [str(path) for path in [*paths.NOTEBOOKS.glob("*.ipynb"), *paths.NOTEBOOKS.glob("exercises/*.ipynb")]]
     flags = ["-o", "addopts=", "-n", "2", "--dist", "loadfile", "--nbval", "--nbval-current-env",
              "--nbval-cell-timeout=900", "--nbval-kernel-startup-timeout=300"]  # fmt: skip
     done = subprocess.run([sys.executable, "-m", "pytest", *flags, *books], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-8000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 100
+    first, second = (
+        {path.name: path.read_bytes() for path in (home / "demo" / "figures").iterdir()}
+        for home in (Path(demo_book["QLUNG_RUNS"]), tmp_path / "runs")
+    )
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+    assert {".png", ".svg", ".csv"} <= {Path(name).suffix for name in first}
 
 
 BATCH = (paths.ROOT / "README.md").read_text(encoding="utf-8").partition("## In batch\n")[2].partition("\n## ")[0]
@@ -373,9 +355,9 @@ LINES = [line for line in re.findall(r"^    (.+)$", BATCH, re.M) if " fetch " no
 
 @BOOKS
 @pytest.mark.parametrize("line", LINES)
-def test_the_readmes_commands_run(line, demo_books, tmp_path):
+def test_the_readmes_commands_run(line, demo_book, tmp_path):
     """As they stand, but on the demo profile; fetch and sweep have tests of their own."""
-    env = demo_books[0]
+    env = demo_book
     words = shlex.split(line, comments=True)
     folder = words.index("--data") if "--data" in words else None
     if folder:
