@@ -328,7 +328,7 @@ def demo_book(tmp_path_factory):
 
 @BOOKS
 def test_committed_outputs_are_those_of_a_run(demo_book, tmp_path):
-    """nbval runs every notebook a second time, on the runs that are there; what both leave is the same, byte by byte."""
+    """nbval runs every notebook a second time, on the runs that are there: the same outputs, the same files."""
     shutil.copytree(Path(demo_book["QLUNG_RUNS"]), tmp_path / "runs")
     env = {name: value for name, value in demo_book.items() if not name.startswith("PYTEST_")}
     env |= {"QLUNG_RUNS": str(tmp_path / "runs")}

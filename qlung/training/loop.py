@@ -104,7 +104,7 @@ def reproducible(seed: int):
     with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # an eighth of a step; it only shows bugs of kernels
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs an eighth of a step
         torch.manual_seed(seed)
         try:
             yield
