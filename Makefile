@@ -23,7 +23,7 @@ reproduce: setup
 
 test: setup
 	$(BIN)/ruff check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup qlung tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder qlung tests
 
 lab: setup
 	$(BIN)/jupyter lab --config=.jupyter/jupyter_lab_config.py $(LAB)
