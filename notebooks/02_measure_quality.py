@@ -43,6 +43,7 @@ import seaborn as sns
 import torch
 from IPython.display import Markdown
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 # %% jupyter={"source_hidden": true}
 from qlung import evaluation, quality
@@ -347,8 +348,9 @@ def unlabelled_scores(split: str) -> pd.DataFrame:
 
 
 # %% [markdown]
-# Then those that were fitted on SPRSound's labels. In training they are **out of fold**: a
-# patient's recordings are scored by models that saw none of them. The features and the penalty
+# Then those that were fitted on SPRSound's labels: logistic regressions, by scikit-learn. In
+# training they are **out of fold**: a patient's recordings are scored by models that saw none of
+# them. The features and the penalty
 # were chosen on other folds of the same patients. The inter-patient test part is scored once, by
 # the models fitted on all of train.
 
@@ -357,13 +359,15 @@ def unlabelled_scores(split: str) -> pd.DataFrame:
 def labelled_scores(split: str) -> dict:
     scores = {}
     for name, kind in LEARNED.items():
-        features = learned.extract_features(parts[split], kind)
+        train, classifier = learned.extract_features(parts["train"], kind), learned.classifier(kind)
+        patient = parts["train"].recordings["patient_id"]
         if split == "train":
-            patient = parts[split].recordings["patient_id"].to_numpy()
-            scores[name] = learned.out_of_fold(features, good[split], patient, kind)
+            folds = {"cv": StratifiedGroupKFold(5, shuffle=True, random_state=1), "groups": patient}
+            score = cross_val_predict(classifier, train, good[split], method="decision_function", **folds)
         else:
-            fitted = learned.extract_features(parts["train"], kind)
-            scores[name] = learned.fit(fitted, good["train"], kind, "sprsound train")(features)
+            features = learned.extract_features(parts[split], kind)
+            score = classifier.fit(train, good["train"]).decision_function(features)
+        scores[name] = score
     return scores
 
 

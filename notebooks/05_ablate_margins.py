@@ -76,7 +76,14 @@ methods = [m for m in figures.METHOD_NAMES if m in set(drawn["method"])]
 size = (10, 0.35 * len(methods) + 1.2)
 fig, axes = plt.subplots(1, len(study.names), figsize=size, sharey=True, squeeze=False)
 for ax, corpus in zip(axes[0], study.names, strict=True):
-    figures.dots(ax, drawn[drawn["corpus"] == corpus], "Score", methods, color="#0072B2")
+    part = drawn[drawn["corpus"] == corpus]
+    shown = {"data": part, "x": "Score", "y": "method", "order": methods, "ax": ax, "color": "#0072B2"}
+    sns.stripplot(**shown, size=4, alpha=0.45, jitter=False)
+    sns.pointplot(**shown, errorbar="sd", linestyle="none", marker="|", markersize=14, linewidth=1.5, capsize=0.2)
+    n = part.groupby("method").size()
+    labels = [f"{figures.METHOD_NAMES[m]} (n={n[m]})" for m in methods]
+    ax.set_yticks(range(len(methods)), labels)
+    ax.set(ylabel="", ylim=(len(methods) - 0.5, -0.5))
     ax.axvline(50, color="black", lw=0.8, ls="--")
     ax.annotate("always normal", (50, len(methods) - 0.6), xytext=(3, 0),
                 textcoords="offset points", fontsize=8)  # fmt: skip

@@ -48,7 +48,7 @@ import seaborn as sns
 import torch
 
 from qlung import evaluation
-from qlung.audio import degrade
+from qlung.audio import degrade, frontends
 from qlung.book import display, figures, results
 from qlung.corpora import CLASSES
 from qlung.evaluation import geometry
@@ -299,7 +299,9 @@ figures.save(fig, "06-reliability", profile, bins)
 # part.
 
 # %%
-shapes = geometry.by_class(compared, ["backbone", "method", "seed", "run"])
+theta = geometry.angles(compared).assign(**{"class": compared["label"].map(dict(enumerate(CLASSES)))})
+keys = ["backbone", "method", "seed", "run"]
+shapes = theta.join(compared[keys]).groupby([*keys, "class"], sort=False).mean().reset_index()
 models = {name: experiments.load_models(profile, compared, name) for name in backbones}
 
 
@@ -353,14 +355,28 @@ figures.save(fig, "06-angles", profile, shapes.drop(columns="run"))
 # centroid's angle to the nearest other one; mean over seeds (at most three per backbone). Compact and apart would be
 # small and large.
 
+
+# %%
+@torch.inference_mode()
+def centroid_angles(network):
+    """Per class: mean angle to its centroid, and from its centroid to the nearest other one."""
+    x = torch.from_numpy(frontends.extract(test, network.encoder.front_end).astype("float32"))
+    embeddings = torch.cat([network.encoder(part) for part in x.split(32)])
+    unit, label = torch.nn.functional.normalize(embeddings, dim=1), test.events["label"].to_numpy()
+    means = torch.stack([unit[label == k].mean(0) for k in range(4)])
+    centroids = torch.nn.functional.normalize(means, dim=1)
+    to_own = (unit * centroids[label]).sum(1).clamp(-1, 1).arccos().rad2deg()
+    target = [to_own[label == k].mean().item() for k in range(4)]
+    between = geometry.prototype_angles(centroids)
+    return pd.DataFrame({"corpus": corpus, "class": CLASSES, "target": target, "between": between})
+
+
 # %%
 rows = []
 for backbone in backbones:
     for (method, seed), network in models[backbone].items():
         if seed < 3:
-            embeddings = model.embeddings(network, test)
-            table = geometry.centroid_angles(embeddings, test.events["label"].to_numpy())
-            rows.append(table.assign(corpus=corpus, backbone=backbone, method=method))
+            rows.append(centroid_angles(network).assign(backbone=backbone, method=method))
 
 # %% tags=["nbval-ignore-output"]
 angles = ["target", "between"]
@@ -405,11 +421,28 @@ table.round(1).reset_index()
 # listen to them. The finished networks of one backbone, the cheapest, predict the degraded cycles. None was trained on
 # such audio.
 
+
+
+# %%
+def predict_degraded(networks, severities):
+    """Predictions of every network for the test cycles at every level of degradation."""
+    events = test.events[["event_id", "label"]].assign(patient_id=test.of_events("patient_id"))
+    front_end = next(iter(networks.values())).encoder.front_end
+    out = []
+    for kind, severity, amount in degrade.levels(severities):
+        x = frontends.extract(test, front_end, (kind, amount))
+        level = {"kind": kind, "severity": severity, "amount": amount}
+        for (method, seed), network in networks.items():
+            predicted = model.outputs(network, x)[0].argmax(1).numpy()
+            out.append(events.assign(method=method, seed=seed, **level, predicted=predicted))
+    return pd.concat(out, ignore_index=True)
+
+
 # %%
 cheapest_first = ("mn04_frozen", "cnn", "mn04", "ast", "clap")
 backbone = next(name for name in cheapest_first if name in backbones)
 severities = {kind: degrade.SEVERITIES[kind] for kind in ("noise", "clipping", "lowpass")}
-degraded = model.predict_degraded(models[backbone], test, severities)
+degraded = predict_degraded(models[backbone], severities)
 n = degraded.groupby(["method", "seed"]).ngroups
 print(f"{backbone} on {corpus}: {n} networks, {len(test.events)} cycles")
 

@@ -245,8 +245,7 @@ def mn04_weights() -> Path:
     path = named if named.is_file() else named / MN04_FILE
     if not path.is_file():
         raise WeightsError(f"mn04 needs its weights: run `qlung data fetch weights`, or put {MN04_URL} at '{path}'.")
-    digest, accepted = _sha256(path), path.with_name(f"{path.name}.accepted-sha256")  # `fetch weights --accept-sha256`
-    if digest != MN04_SHA256 and not (accepted.is_file() and accepted.read_text(encoding="utf-8").strip() == digest):
+    if (digest := _sha256(path)) != MN04_SHA256:
         raise WeightsError(f"'{path}' has sha256 {digest}, not {MN04_SHA256}: delete it and fetch it again.")
     return path
 

@@ -259,14 +259,3 @@ def test_figures_carry_their_origin(tmp_path, monkeypatch):
     first = drawn.read_bytes()
     figures.save(fig, "05-origin", "demo", table)
     assert drawn.read_bytes() == first
-
-
-def test_dots_show_every_seed_and_the_spread():
-    table = pd.DataFrame({"method": ["ce"] * 3 + ["qlung"] * 3, "Score": [1.0, 2, 3, 4, 6, 8]})
-    _, ax = plt.subplots()
-    figures.dots(ax, table, "Score", ["ce", "qlung"], color="black")
-    assert sorted(x for points in ax.collections for x, _ in points.get_offsets().tolist()) == [1, 2, 3, 4, 6, 8]
-    spread = [sorted({round(x, 6) for x in line.get_xdata() if np.isfinite(x)}) for line in ax.lines]
-    assert [1.0, 3.0] in spread  # mean 2, sample sd 1
-    assert [4.0, 8.0] in spread
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["CE (n=3)", "QLung (n=3)"]

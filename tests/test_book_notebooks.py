@@ -13,13 +13,11 @@ import tomllib
 import build_notebooks
 import jupytext
 import nbformat
-import numpy as np
 import pandas as pd
 import papermill
 import pytest
 import torch
 import typer
-from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from qlung import paths
@@ -363,19 +361,7 @@ def test_finished_models_can_be_loaded_and_predict(small_book):
     models = experiments.load_models("demo", predictions, "cnn")
     assert list(models) == [("ce", 0), ("ce", 1), ("qlung", 0), ("qlung", 1)]
     icbhi = profiles.open_corpora("demo")["synthetic-icbhi"].select("test")
-    degraded = model.predict_degraded(models, icbhi, {"noise": ("SNR [dB]", (90.0, -10.0))})
-    keys = ["method", "seed", "event_id"]
-    before = predictions[predictions["corpus"] == "synthetic-icbhi"][[*keys, "predicted", "patient_id", "label"]]
-    for step, same in ((0, 1.0), (1, 0.98)):  # undamaged; noise far below the signal
-        now = degraded[degraded["severity"] == step]
-        now = now.merge(before, on=[*keys, "patient_id", "label"], validate="one_to_one")
-        assert len(now) == len(before) == 4 * len(icbhi.events)
-        assert (now["predicted_x"] == now["predicted_y"]).mean() >= same
-    drowned = degraded[degraded["severity"] == 2]["predicted"].to_numpy()
-    assert (drowned != degraded[degraded["severity"] == 0]["predicted"].to_numpy()).any()
-    unit = model.embeddings(models["qlung", 0], icbhi)
-    assert np.allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
-    own = predictions[(predictions["corpus"] == "synthetic-icbhi") & (predictions["method"] == "qlung")]
-    own = own[own["seed"] == 0].set_index("event_id").loc[icbhi.events["event_id"], ["c0", "c1", "c2", "c3"]]
-    prototypes = F.normalize(models["qlung", 0].classifier.prototypes, dim=1).detach().numpy()
-    assert np.allclose(unit @ prototypes.T, own, atol=1e-4)
+    for (method, seed), network in models.items():
+        run = predictions[(predictions["method"] == method) & (predictions["seed"] == seed)]
+        own = run[run["corpus"] == "synthetic-icbhi"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(model.predict(network, icbhi), own[[*model.predict(network, icbhi)]])

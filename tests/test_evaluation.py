@@ -238,10 +238,10 @@ def test_holm_keeps_a_family_of_true_nulls():
 def test_geometry_by_hand():
     theta = np.radians([[30, 60, 90, 120], [20, 70, 90, 90], [80, 70, 50, 90]])
     clips = pd.DataFrame(np.cos(theta), columns=["c0", "c1", "c2", "c3"]).assign(label=[0, 0, 1], method="ce")
-    found = geometry.by_class(clips, ["method"]).set_index("class")
-    assert found.columns.tolist() == ["method", "n", "target", "nearest_other", "separation"]
-    assert found.loc["normal"].tolist()[1:] == pytest.approx([2, 25, 65, 40])
-    assert found.loc["crackle"].tolist()[1:] == pytest.approx([1, 70, 50, -20])
+    found = geometry.angles(clips)
+    assert found["target"].tolist() == pytest.approx([30, 20, 70])
+    assert found["nearest_other"].tolist() == pytest.approx([60, 70, 50])
+    assert geometry.separation(clips).tolist() == pytest.approx([30, 50, -20])
 
 
 def test_prototype_angles():
@@ -252,18 +252,6 @@ def test_prototype_angles():
     flat = np.stack([np.cos(at), np.sin(at)], 1)
     assert geometry.prototype_angles(flat).tolist() == pytest.approx([20, 20, 70, 90])
     assert geometry.prototype_angles(-np.ones((2, 1))).tolist() == [0, 0]
-
-
-def test_centroid_angles_by_hand():
-    at = np.radians([-10, 10, 80, 100, 180])
-    unit = np.stack([np.cos(at), np.sin(at)], 1)
-    found = geometry.centroid_angles(unit, np.array([0, 0, 1, 1, 3])).set_index("class")
-    assert found.index.tolist() == ["normal", "crackle", "both"]
-    assert found["n"].tolist() == [2, 2, 1]
-    assert found["target"].tolist() == pytest.approx([10, 10, 0], abs=1e-5)
-    assert found["between"].tolist() == pytest.approx([90, 90, 90])
-    alone = geometry.centroid_angles(unit[:2], np.zeros(2, int))
-    assert np.isnan(alone["between"].item())
 
 
 @pytest.mark.parametrize(("corpus", "where"), [("synthetic-icbhi", "cnn on synthetic-icbhi: "), ("icbhi", "cnn: ")])

@@ -13,7 +13,7 @@ HOME = Path(cache.__file__).parent
 ROOMS = ["errors", "paths", "cache", "__init__", "corpora", "audio", "margins", "backbones", "evaluation", "quality",
          "training", "book"]  # fmt: skip
 GROUND = ("errors", "paths", "cache", "__init__")  # one room of four files
-MOST_LINES, MOST_CODE = 5700, 3230
+MOST_LINES, MOST_CODE = 5510, 3150
 FILES = sorted(HOME.rglob("*.py"))
 
 

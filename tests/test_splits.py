@@ -48,16 +48,3 @@ def test_folds_cover_every_event_once_and_keep_patients_together(part):
     assert folds[0].fingerprint() != splits.grouped_folds(part, 5, seed=2)[0].fingerprint()
     with pytest.raises(ConfigError, match="folds of"):
         splits.grouped_folds(part, 1)
-
-
-def test_validation_is_taken_from_train_only(part):
-    divided = splits.validation(splits.official_disjoint(part), 0.2)
-    train, held, test = (patients_by_split(divided)[name] for name in ("train", "validation", "test"))
-    assert not train & held
-    assert not held & test
-    assert not train & test
-    share = (divided.events["split"] == "validation").sum() / (part.events["split"] == "train").sum()
-    assert 0.1 < share < 0.3
-    assert (divided.events["split"] == "test").sum() == (splits.official_disjoint(part).events["split"] == "test").sum()
-    with pytest.raises(ConfigError, match="validation share"):
-        splits.validation(part, 0)

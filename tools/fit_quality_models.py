@@ -9,16 +9,26 @@ import dataclasses
 import json
 import sys
 
+import numpy as np
+
 from qlung import load_corpus
 from qlung.audio import degrade
 from qlung.quality import indicators, learned, stress
+
+
+def fit(features: np.ndarray, good: np.ndarray, kind: str, seen: str) -> learned.LinearQuality:
+    """`learned.classifier` fitted on the rows that are not NaN, as plain numbers."""
+    known = np.isfinite(features).all(1)
+    scaler, regression = learned.classifier(kind).fit(features[known], good[known])
+    numbers = [values.tolist() for values in (scaler.mean_, scaler.scale_, regression.coef_[0])]
+    return learned.LinearQuality(kind, seen, *numbers, float(regression.intercept_[0]))
 
 
 def fit_on_labels(sprsound, kind: str) -> learned.LinearQuality:
     """Fit on SPRSound's training recordings, first 8 s of each, against the physicians' Poor Quality label."""
     whole = indicators.whole_recordings(sprsound.select("train"))
     good = whole.recordings["quality_label"] == "good"
-    return learned.fit(learned.extract_features(whole, kind), good, kind, "sprsound train")
+    return fit(learned.extract_features(whole, kind), good.to_numpy(), kind, "sprsound train")
 
 
 def fit_on_degradations(corpus, clips: int = 300) -> learned.LinearQuality:
@@ -29,7 +39,7 @@ def fit_on_degradations(corpus, clips: int = 300) -> learned.LinearQuality:
     table = stress.severity_table(degrade.sample(corpus.select("train"), clips))
     clear = table[table["severity"].isin((0, 1, 4, 5)) & (table["kind"] != "gain")]
     seen = f"known degradations of {corpus.name} train"
-    return learned.fit(clear[indicators.FEATURES].to_numpy(), clear["severity"] < 2, "bands", seen)
+    return fit(clear[indicators.FEATURES].to_numpy(), clear["severity"].to_numpy() < 2, "bands", seen)
 
 
 def to_json(model: learned.LinearQuality) -> str:

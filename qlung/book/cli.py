@@ -84,12 +84,12 @@ def check(profile: str = "demo", data: str = "", committed: bool = False) -> Non
 
 
 @data.command()
-def fetch(name: str, root: str = "", archive: str = "", accept_sha256: str = "") -> None:
+def fetch(name: str, root: str = "", archive: str = "") -> None:
     """Download and verify icbhi, sprsound or weights; resumes, and does nothing when all is there."""
     columns = [*Progress.get_default_columns(), DownloadColumn()]
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=None)
-        at = fetching.fetch(name, root or None, archive or None, accept_sha256, console.print,
+        at = fetching.fetch(name, root or None, archive or None, console.print,
                             lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
     console.print(f"{name}: {at}")
 

@@ -1,4 +1,4 @@
-"""One style for every figure, two common plots, and one way to save them: picture, numbers behind it, origin."""
+"""One style for every figure, one common plot, and one way to save them: picture, numbers behind it, origin."""
 
 import functools
 from pathlib import Path
@@ -72,24 +72,3 @@ def intervals(ax, table, labels, value="difference", reference=None, color=CLASS
         ax.scatter(table[reference], rows, color=CLASS_COLOURS["crackle"], marker="D", s=25, label=reference, zorder=3)
     ax.set_yticks(rows, list(labels))
     ax.set_ylim(len(table) - 0.5, -0.5)
-
-
-def dots(ax: plt.Axes, table: pd.DataFrame, x: str, order: list[str], label: str | None = None, **style) -> None:
-    """One line per method: every seed as a dot, mean and sample sd as a bar with whiskers, n at the axis label.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns ``method`` and ``x``, one row per seed.
-    order : list of str
-        Methods from top to bottom.
-    """
-    import seaborn
-
-    drawn = {"data": table, "x": x, "y": "method", "order": order, "ax": ax, "legend": False} | style
-    seaborn.stripplot(**drawn, size=4, alpha=0.45, jitter=False)
-    seaborn.pointplot(**drawn, errorbar="sd", linestyle="none", marker="|", markersize=14, linewidth=1.5,
-                      capsize=0.2, label=label)  # fmt: skip
-    n = table.groupby("method")[x].size()
-    ax.set_yticks(range(len(order)), [f"{METHOD_NAMES.get(m, m)} (n={n[m]})" for m in order])
-    ax.set(ylabel="", ylim=(len(order) - 0.5, -0.5))

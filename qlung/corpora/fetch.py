@@ -14,41 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import filelock
-import pandas as pd
 
 from .. import paths
 from ..errors import ConfigError, QlungError
-from . import splits, verify
+from . import verify
 from .registry import entries as registry
 from .registry import find
-from .tables import CLASSES, Corpus
 
 TRIES, PAUSE_S, TIMEOUT_S, BLOCK = 5, 1.0, (10, 60), 1 << 14
-ACCEPTED = ".accepted-sha256"  # beside a file with another checksum that the user accepted: that checksum
-HELP = "Run the command again to continue, or name your own copy: --archive. Other weights need --accept-sha256 SHA256."
+HELP = "Run the command again to continue, or name your own copy: --archive."
 
 
 class DownloadError(QlungError):
     """A file could not be fetched, is not what the registry names, or cannot be put into its place."""
-
-
-def card(name: str, corpus: Corpus) -> pd.DataFrame:
-    """Data card of a corpus: field and value, of what is registered about it and of what is counted in it."""
-    entry, labels, recordings, done = find(name).entry, find(name).labels, corpus.recordings, corpus.report["done"]
-    about = {key: entry[key] for key in ("title", "home", "citation", "terms", "consent") if key in entry}
-    files = {file["name"]: f"{file.get('sha256', file.get('md5', 'no checksum'))} ({file['checksum_from']})"
-             for file in entry.get("files", [])}  # fmt: skip
-    counted = {
-        "label mapping": ", ".join(f"{label} -> {kind}" for label, kind in labels.items()),
-        "recordings": f"{len(recordings)}, {recordings['duration_s'].sum() / 3600:.2f} h",
-        "patients": f"{recordings['patient_id'].nunique()}, on both sides: {len(splits.shared_patients(corpus))}",
-        "events": ", ".join(f"{c} {n}" for c, n in zip(CLASSES, corpus.counts(), strict=True)),
-        "rates [Hz]": ", ".join(map(str, sorted(recordings["sample_rate"].unique()))),
-        "devices": ", ".join(sorted(recordings["device"].unique())),
-        "left out": f"{(done == 'left out').sum()}, not here: {(done == 'absent').sum()}",
-        "equal audio": str(len(corpus.duplicates())),
-    }
-    return pd.DataFrame((about | files | counted).items(), columns=["field", "value"])
 
 
 def place(name: str, root: str | Path | None = None) -> Path:
@@ -139,7 +117,7 @@ def _request(url: str, file: dict, part: Path, have: int, progress) -> None:
 
 
 def fetch(
-    name: str, root: str | Path | None = None, archive: str | Path | None = None, accept_sha256: str = "",
+    name: str, root: str | Path | None = None, archive: str | Path | None = None,
     log: Callable[[str], None] = print, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:  # fmt: skip
     """Bring a corpus or the weights to their place; a second call finds them there and does nothing.
@@ -152,8 +130,6 @@ def fetch(
         Data folder (for weights: their folder) instead of the default one.
     archive : path, optional
         Your own copy of the entry's first file; it is checked like a download.
-    accept_sha256 : str
-        Take weights with this sha256, knowing that the registry states another one.
     log, progress : callable
         Receive lines about what was checked, and (bytes done, bytes of the file or 0 where that is not known).
 
@@ -169,9 +145,6 @@ def fetch(
         raise ConfigError(f"{name}: no files are registered to download and check; put them into '{final}' yourself.")
     if weights:
         final = final / files[0]["name"]
-        if accept_sha256:
-            source = f"--accept-sha256; the registry states {files[0]['sha256']}"
-            files = [files[0] | {"sha256": accept_sha256.lower(), "bytes": None, "checksum_from": source}]
     if final.exists():
         fault = mismatch(files[0], final) if weights else verify.fault(verify.examine(name, final))
         if fault:
@@ -188,8 +161,6 @@ def fetch(
                 shutil.copyfile(parts[0], whole)
             else:
                 log(_assemble(name, files, parts, whole))
-            if weights and accept_sha256:
-                final.with_name(final.name + ACCEPTED).write_text(accept_sha256.lower(), encoding="utf-8")
             os.replace(whole, final)
             shutil.rmtree(stage)
     except filelock.Timeout as error:

@@ -55,6 +55,7 @@ class Source:
 
 
 SOURCES: dict[str, Source] = {}
+UNREADABLE: dict[str, str] = {}  # files of this room that could not be imported, and why: the others can be used
 
 
 def entries() -> dict[str, dict]:
@@ -70,7 +71,10 @@ def register(source: Source) -> None:
 def sources() -> dict[str, Source]:
     """Every registered corpus by name; each file of this room registers those it reads."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f".{module.name}", __package__)
+        try:
+            importlib.import_module(f".{module.name}", __package__)
+        except Exception as error:
+            UNREADABLE[module.name] = f"{type(error).__name__}: {error}"
     return SOURCES
 
 
@@ -78,7 +82,8 @@ def find(name: str) -> Source:
     """The registered corpus of that name; "synthetic" is short for "synthetic-icbhi"."""
     name = "synthetic-icbhi" if name == "synthetic" else name
     if name not in SOURCES and name not in sources():
-        raise ConfigError(f"unknown corpus '{name}': {choices(name, sorted(SOURCES))}")
+        faults = "".join(f". corpora/{file}.py can't be imported: {why}" for file, why in UNREADABLE.items())
+        raise ConfigError(f"unknown corpus '{name}': {choices(name, sorted(SOURCES))}{faults}")
     return SOURCES[name]
 
 

@@ -62,17 +62,3 @@ def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
         side = corpus.recordings["patient_id"].isin(set(patient.iloc[held])).map({True: "test", False: "train"})
         out.append(with_split(corpus, side))
     return out
-
-
-def validation(corpus: Corpus, share: float = 0.2, seed: int = 0) -> Corpus:
-    """Take about ``share`` of the training events out as split "validation", whole patients at a time.
-
-    The test side stays as it is. A patient who is on both sides is never taken: use ``official_disjoint`` first if none
-    of the test patients may be trained on either.
-    """
-    if not 0 < share <= 0.5:
-        raise ConfigError(f"a validation share of {share!r}: choose from above 0 to 0.5")
-    fold = grouped_folds(corpus.select("train"), max(2, round(1 / share)), seed)[0].select("test")
-    taken = set(fold.recordings["patient_id"]) - set(shared_patients(corpus)["patient_id"])
-    rows = corpus.recordings["patient_id"].isin(taken)
-    return with_split(corpus, corpus.recordings["split"].mask(rows, "validation"))

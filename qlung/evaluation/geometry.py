@@ -1,9 +1,7 @@
-"""How classes lie on the sphere: angles of clips to prototypes, of prototypes to each other, and of the embeddings."""
+"""How classes lie on the sphere: angles of clips to prototypes, and of prototypes to each other."""
 
 import numpy as np
 import pandas as pd
-
-from ..corpora import CLASSES
 
 
 def angles(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -20,13 +18,6 @@ def separation(predictions: pd.DataFrame) -> pd.Series:
     return angles(predictions)["separation"]
 
 
-def by_class(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Mean of `angles` per group and class: by, class, n, target, nearest_other, separation."""
-    names = predictions["label"].map(dict(enumerate(CLASSES))).rename("class")
-    grouped = angles(predictions).groupby([*(predictions[name] for name in by), names], sort=False)
-    return pd.concat([grouped.size().rename("n"), grouped.mean()], axis=1).reset_index()
-
-
 def prototype_angles(prototypes) -> np.ndarray:
     """Angle of each prototype to the nearest other one [shape=(C,), deg]; of unit length, as ``Run.prototypes`` [C, d].
 
@@ -35,30 +26,3 @@ def prototype_angles(prototypes) -> np.ndarray:
     unit = np.asarray(prototypes, dtype=float)
     cosine = unit @ unit.T - 3 * np.eye(len(unit))  # a class is not its own neighbour
     return np.degrees(np.arccos(cosine.max(1).clip(-1, 1)))
-
-
-def centroid_angles(unit: np.ndarray, label: np.ndarray) -> pd.DataFrame:
-    """How compact and how far apart the classes are in the embedding, without a classifier.
-
-    A class's centroid is the direction of the mean of its clips' embeddings.
-
-    Parameters
-    ----------
-    unit : array [shape=(n, d)]
-        Embeddings of unit length.
-    label : array [shape=(n,)]
-        0..3.
-
-    Returns
-    -------
-    DataFrame
-        Per class that occurs: class, n, target (mean angle of its clips to their centroid), between (its centroid's
-        angle to the nearest other one; NaN where there is none), both in degrees.
-    """
-    present, row = np.unique(label, return_inverse=True)
-    means = np.stack([unit[label == k].mean(0) for k in present]).astype(float)
-    centroids = means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
-    theta = pd.Series(np.degrees(np.arccos((unit * centroids[row]).sum(1).clip(-1, 1)))).groupby(row)
-    between = prototype_angles(centroids) if len(present) > 1 else np.nan
-    names = [CLASSES[k] for k in present]
-    return pd.DataFrame({"class": names, "n": theta.size(), "target": theta.mean(), "between": between})

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from .. import backbones
 from ..audio import frontends
 from ..cache import code_version
-from ..errors import QualityError
 from . import indicators
 
 MODELS = Path(__file__).parent / "models"
@@ -74,36 +73,10 @@ class LinearQuality:
         return self.bias + (features - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weight)
 
 
-def fit(features: np.ndarray, good, kind: str, seen: str = "") -> LinearQuality:
-    """Fit a model on rows of `extract_features` and whether each is of good quality. NaN rows are left out.
-
-    Standardised features -> logistic regression in which good and poor recordings have equal total weight.
-
-    Raises
-    ------
-    QualityError
-        If fewer than two rows are good, or poor.
-    """
-    known = np.isfinite(features).all(1)
-    x, y = features[known], np.asarray(good, dtype=bool)[known]
-    if min(y.sum(), (~y).sum()) < 2:
-        raise QualityError(f"learned quality needs 2 good and 2 poor recordings, not {y.sum()} and {(~y).sum()}")
-    scaler = StandardScaler().fit(x)
+def classifier(kind: str) -> Pipeline:
+    """What is fitted: standardised features -> logistic regression, good and poor recordings of equal total weight."""
     regression = LogisticRegression(C=STRENGTH[kind], class_weight="balanced", max_iter=3000)
-    regression.fit(scaler.transform(x), y)
-    numbers = [values.tolist() for values in (scaler.mean_, scaler.scale_, regression.coef_[0])]
-    return LinearQuality(kind, seen, *numbers, float(regression.intercept_[0]))
-
-
-def out_of_fold(features, good, patient, kind: str) -> np.ndarray:
-    """Logit of every row by a model that was fitted without its patient's recordings. NaN rows stay NaN.
-
-    The features and STRENGTH were chosen on the split of seed 0, so this is another.
-    """
-    good, out = np.asarray(good), np.full(len(features), np.nan)
-    for train, test in StratifiedGroupKFold(5, shuffle=True, random_state=1).split(features, good, patient):
-        out[test] = fit(features[train], good[train], kind)(features[test])
-    return out
+    return make_pipeline(StandardScaler(), regression)
 
 
 def typicality(features: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from .. import backbones
 from ..audio import frontends
-from ..audio.degrade import levels
 from ..margins import METHODS, AngularClassifier
 
 
@@ -32,17 +31,12 @@ class Model(nn.Module):
 
 
 @torch.inference_mode()
-def _in_batches(function, model: Model, x: np.ndarray, size: int = 32) -> list:
-    """``function`` of ``size`` clips' features at a time, with the model in evaluation mode and float32."""
+def outputs(model: Model, x: np.ndarray, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32, ``size`` clips at a time."""
     model.eval()
     device = next(model.parameters()).device
-    batches = (x[i : i + size].astype(np.float32) for i in range(0, len(x), size))
-    return [function(torch.from_numpy(batch).to(device)) for batch in batches]
-
-
-def outputs(model: Model, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits [n, 4], cosines [n, 4]) of features, in evaluation mode and float32."""
-    logits, cosine, _ = (torch.cat(parts).cpu() for parts in zip(*_in_batches(model, model, x), strict=True))
+    parts = (torch.from_numpy(x[i : i + size].astype(np.float32)) for i in range(0, len(x), size))
+    logits, cosine, _ = (torch.cat(out).cpu() for out in zip(*(model(part.to(device)) for part in parts), strict=True))
     return logits, cosine
 
 
@@ -56,39 +50,3 @@ def predict(model: Model, corpus) -> pd.DataFrame:
     out = corpus.events[["event_id", "recording_id", "label"]].reset_index(drop=True)
     names = [f"{letter}{k}" for letter in "pc" for k in range(4)]
     return out.assign(predicted=values[:, :4].argmax(1), **dict(zip(names, values.T, strict=True)))
-
-
-def embeddings(model: Model, corpus) -> np.ndarray:
-    """Embedding of every event, of unit length [shape=(n, d)], in the order of ``corpus.events``."""
-    x = frontends.extract(corpus, model.encoder.front_end)
-    parts = _in_batches(lambda batch: F.normalize(model.encoder(batch).float(), dim=1), model, x)
-    return torch.cat(parts).cpu().numpy()
-
-
-def predict_degraded(networks: dict, corpus, severities: dict) -> pd.DataFrame:
-    """Predictions of finished networks for a corpus, clean ("none", severity 0) and at every level of degradation.
-
-    The networks were trained without such degradation, and nothing is fitted to it.
-
-    Parameters
-    ----------
-    networks : dict of (method, seed) -> Model
-        As ``experiments.load_models`` gives them, all with the same front end.
-    corpus : Corpus
-    severities : dict
-        Kinds and amounts as in ``SEVERITIES``.
-
-    Returns
-    -------
-    DataFrame
-        Per network, level and event: method, seed, kind, severity, amount, event_id, patient_id, label, predicted.
-    """
-    front_end = next(iter(networks.values())).encoder.front_end
-    events = corpus.events[["event_id", "label"]].assign(patient_id=corpus.of_events("patient_id"))
-    out = []
-    for kind, severity, amount in levels(severities):
-        x = frontends.extract(corpus, front_end, (kind, amount))
-        for (method, seed), network in networks.items():
-            keys = {"method": method, "seed": seed, "kind": kind, "severity": severity, "amount": amount}
-            out.append(events.assign(**keys, predicted=outputs(network, x)[0].argmax(1).numpy()))
-    return pd.concat(out, ignore_index=True)
