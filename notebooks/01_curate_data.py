@@ -353,7 +353,8 @@ figures.save(fig, "01-bandwidth", profile, bands)
 
 # %%
 by = [events["corpus"], events["raw_label"], events["class"]]
-pd.crosstab(by, events["split"])[["train", "test"]]
+mapped = pd.crosstab(by, events["split"])
+mapped[sorted(mapped, key=lambda split: (split != "train", split))]
 
 # %% [markdown]
 # ### Irregular events

@@ -324,7 +324,8 @@ snr
 LEARNED = {"learned_cheap": "bands"}
 if recorded:  # the embedding needs downloaded weights, and the demo needs no download
     LEARNED["learned_embedding"] = "embedding"
-parts = {split: indicators.whole_recordings(sprsound.select(split)) for split in ("train", "test")}
+tested = {"train": "train", "test": "test_inter"}
+parts = {name: indicators.whole_recordings(sprsound.select(split)) for name, split in tested.items()}
 good = {
     split: (whole.recordings["quality_label"] == "good").to_numpy()
     for split, whole in parts.items()

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..audio import frontends
 from ..corpora import CLASSES
-from ..corpora.splits import grouped_folds
+from ..corpora.splits import all_seen, grouped_folds
 from ..errors import ConfigError, TrainingError
 from ..evaluation import icbhi_score
 from ..margins import Objective
@@ -138,6 +138,10 @@ def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lamb
     ConfigError, MarginError, WeightsError, TrainingError
     """
     tests = tests or {}
+    if seen := [name for name, test in tests.items() if all_seen(corpus, test)]:
+        patients = tests[seen[0]].recordings["patient_id"].nunique()
+        found = f"all {patients} patients of test '{seen[0]}' are in the training corpus '{corpus.name}', too"
+        raise ConfigError(f"{found}: test on other patients, or train on another corpus")
     folder = runs.run_folder(profile, config, corpus, tests)
     if runs.is_finished(folder):
         return runs.open_run(folder, config)

@@ -44,9 +44,20 @@ def predict(model: Model, corpus) -> pd.DataFrame:
     """event_id, label, predicted, probabilities p0..p3 and cosines c0..c3 to the prototypes of every event.
 
     No margin and no quality is used. Where training had a linear head, it predicts; the cosines are to its weights.
+    Where the corpus' unit is the recording, there is one row per recording, as `per_recording` makes it.
     """
     logits, cosine = outputs(model, frontends.extract(corpus, model.encoder.front_end))
     values = torch.cat([logits.softmax(1), cosine], 1).numpy()
     out = corpus.events[["event_id", "recording_id", "label"]].reset_index(drop=True)
-    names = [f"{letter}{k}" for letter in "pc" for k in range(4)]
-    return out.assign(predicted=values[:, :4].argmax(1), **dict(zip(names, values.T, strict=True)))
+    out[[f"{letter}{k}" for letter in "pc" for k in range(4)]] = values
+    out = per_recording(out) if corpus.unit == "recording" else out
+    out.insert(3, "predicted", out[["p0", "p1", "p2", "p3"]].to_numpy().argmax(1))
+    return out
+
+
+def per_recording(events: pd.DataFrame) -> pd.DataFrame:
+    """One row per recording, in order of appearance: means of the numbers of its events; its id is the event's, too."""
+    first = events.drop_duplicates("recording_id").set_index("recording_id")
+    numbers = events.select_dtypes("number").columns
+    means = events.groupby("recording_id", sort=False)[numbers].mean().astype(events.dtypes[numbers])
+    return first.assign(event_id=first.index, **means).reset_index()[[*events]]
