@@ -565,9 +565,9 @@ figures.save(fig, "02-margins", profile, margins)
 #
 # If the quality margin helps because AQS measures quality, it must beat margins of the same sizes
 # that are assigned to other clips. The ablation ([notebook 05](05_ablate_margins.ipynb)) can take
-# its number from any source below (`Config(quality=...)`). `aqs_device`, the two flat ones
-# (`constant`, `device_mean`) and the other definitions of AQS (`aqs_...`) have values of their
-# own. All the rest assign the very same values, in another order.
+# its number from any source below (`Config(quality=...)`). Those with a device in their name,
+# `constant` and the other definitions of AQS (`aqs_...`) have values of their own. All the rest
+# assign the very same values, in another order.
 
 # %%
 usable = [name for name in sources.SOURCES if name not in ("learned_embedding", "oracle_snr")]
@@ -592,7 +592,8 @@ controls["ρ with AQS"] = assigned.corr(method="spearman")["aqs"].to_numpy()
 controls["missing"] = [metadata[name]["missing"] for name in usable]
 saw = [metadata[name]["sees_sprsound"] for name in usable]
 controls["saw SPRSound's labels"] = np.where(saw, "yes", "no")
-own_values = ["aqs_device", "constant", "device_mean", *sources.DEFINITIONS]
+devices = ["aqs_device", "aqs_listed_device", "device_mean", "listed_device_mean"]
+own_values = [*devices, "constant", *sources.DEFINITIONS]
 same = controls[~controls["source"].isin(own_values)]
 assert np.ptp(same["mean"]) < 1e-3
 Markdown(results.markdown(controls))
