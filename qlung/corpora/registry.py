@@ -93,12 +93,12 @@ def load_corpus(name: str, root: str | Path | None = None, subset: str | None = 
     Parameters
     ----------
     name : str
-        "icbhi", "sprsound", or any registered corpus; or this package's "synthetic-icbhi" (short: "synthetic") and
+        "icbhi", "sprsound", "kauh", or any registered corpus; or this package's "synthetic-icbhi" (short: "synthetic") and
         "synthetic-sprsound", which are written in the owners' layouts on first use and read by the same loaders.
     root : path, optional
         Folder that holds ``icbhi/`` and ``sprsound/`` (or is itself the corpus); default ``$QLUNG_DATA`` or ``data/``.
     subset : str, optional
-        icbhi: "sc", the single-channel recordings by file name. sprsound: "train" or "inter".
+        icbhi: "sc", the single-channel recordings by file name. sprsound: "train", "inter" or "intra".
 
     Raises
     ------
