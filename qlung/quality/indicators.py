@@ -1,4 +1,4 @@
-"""Other no-reference quality indicators of a recording, for comparison with AQS; batched, on any device."""
+"""Other no-reference quality indicators of a recording, to compare with AQS, and how they react to degradation."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ..audio import batches
+from ..audio.degrade import degraded, levels
 from ..cache import cached_array, code_version
+from . import aqs
 from .aqs import entropy_nats, rms_dbfs
 
 RATE = 4000  # the lowest rate of either corpus, so that no indicator can use a device's bandwidth above 2 kHz
@@ -116,6 +118,32 @@ def measure(corpus) -> pd.DataFrame:
     parts = (all_indicators(batch).double().numpy() for batch in batches(corpus, RATE, 8.0))
     values = cached_array("indicators", key, lambda: parts, rows=len(corpus.events))
     return pd.DataFrame(values, columns=[*FEATURES, *DIRECTION])
+
+
+def severity_table(corpus) -> pd.DataFrame:
+    """Quality measures of every clip, clean ("none", severity 0) and at every level of each degradation; cached.
+
+    Returns
+    -------
+    DataFrame
+        Per clip and level: kind, severity (0 to 5), amount, event_id, H, R [dBFS], then ``FEATURES`` and ``DIRECTION``.
+    """
+    steps = levels()
+    key = {"corpus": corpus.fingerprint(), "levels": steps, "code": code_version("audio", "quality")}
+
+    def measured(high: Tensor, low: Tensor, kind: str, amount: float) -> Tensor:
+        high, low = degraded(high, aqs.RATE, kind, amount), degraded(low, RATE, kind, amount)
+        h = aqs.spectral_entropy(high, aqs.RATE, **aqs.DEFAULT_DEFINITION)
+        return torch.cat([torch.stack([h, rms_dbfs(high)], 1), all_indicators(low)], 1)
+
+    def parts():
+        for high, low in zip(*(batches(corpus, rate, 8.0) for rate in (aqs.RATE, RATE)), strict=True):
+            yield torch.stack([measured(high, low, kind, a) for kind, _, a in steps], 1).double().numpy()
+
+    values = cached_array("severity", key, parts, rows=len(corpus.events))  # [clips, levels, columns]
+    keys = pd.DataFrame(steps, columns=["kind", "severity", "amount"]).merge(corpus.events[["event_id"]], how="cross")
+    columns = ["H", "R", *FEATURES, *DIRECTION]
+    return keys.join(pd.DataFrame(values.swapaxes(0, 1).reshape(len(keys), -1), columns=columns))
 
 
 def whole_recordings(corpus):

@@ -79,20 +79,6 @@ def classifier(kind: str) -> Pipeline:
     return make_pipeline(StandardScaler(), regression)
 
 
-def typicality(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """One-class typicality: minus the Mahalanobis distance to the reference rows.
-
-    No label is used. The covariance is shrunk by a tenth of its mean variance, so that 384 dimensions do not need as
-    many recordings.
-    """
-    known = reference[np.isfinite(reference).all(1)]
-    centre, spread = known.mean(0), known.std(0).clip(1e-9)
-    z = (known - centre) / spread
-    inverse = np.linalg.inv(0.9 * np.cov(z.T) + 0.1 * np.eye(z.shape[1]))
-    x = (features - centre) / spread
-    return -np.sqrt(np.einsum("ij,jk,ik->i", x, inverse, x))
-
-
 def load(name: str) -> LinearQuality:
     """A model that comes with the package: "learned_cheap", "learned_embedding" or "clean_cheap"."""
     return LinearQuality(**json.loads((MODELS / f"{name}.json").read_text(encoding="utf-8")))

@@ -42,7 +42,7 @@ SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no
 
 
 def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none",
-                     seed: int = 0, rows=slice(None)) -> tuple[np.ndarray, dict]:  # fmt: skip
+                     seed: int = 0) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Quality of the training events, with the metadata of how it was computed.
 
     Parameters
@@ -54,8 +54,6 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
         Of the QualityScorer, whose values every source assigns.
     seed : int
         For "shuffled".
-    rows : index, optional
-        The training events, where a part of the corpus is held out.
 
     Returns
     -------
@@ -71,8 +69,8 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     """
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
-    h, r = quality.measure(corpus, **DEFINITIONS.get(source, {}))[rows].T
-    device = corpus.of_events("device").to_numpy()[rows]
+    h, r = quality.measure(corpus, **DEFINITIONS.get(source, {})).T
+    device = corpus.of_events("device").to_numpy()
     devices = device if source == "aqs_device" else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
     values, known = scorer.score(h, r, devices), np.isfinite(h)
@@ -81,7 +79,7 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     elif source == "device_mean":
         values = pd.Series(values).groupby(device).transform("mean").to_numpy()
     elif source not in ("aqs", "aqs_device", *DEFINITIONS):
-        order = -values if source == "inverted" else _order(corpus, source, seed)[rows]
+        order = -values if source == "inverted" else _order(corpus, source, seed)
         known &= np.isfinite(order)
         values = assign_by_rank(order, values, known)
     metadata = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
