@@ -54,15 +54,7 @@ def ast_fbank(waveform: Tensor, rate: int = 16000) -> Tensor:
 
     Equal to ``torchaudio.compliance.kaldi.fbank(htk_compat=True, window_type="hanning", num_mel_bins=128, dither=0,
     use_energy=False)`` per clip: 25/10 ms, per-frame mean removed, pre-emphasis 0.97, power, natural log; then
-    (x - mean) / (2 std) with AudioSet's statistics. No gradient flows to the waveform.
-
-    Parameters
-    ----------
-    waveform : Tensor [shape=(B, n)]
-
-    Returns
-    -------
-    features : Tensor [shape=(B, frames, 128)]
+    (x - mean) / (2 std) with AudioSet's statistics: [B, n] -> [B, frames, 128]. No gradient flows to the waveform.
     """
     window, hop = int(0.025 * rate), int(0.010 * rate)
     n_fft = 1 << (window - 1).bit_length()
@@ -121,9 +113,8 @@ def spec_augment(features: Tensor, generator: torch.Generator, width: tuple[int,
 def extract(corpus, front_end: FrontEnd, degradation: tuple[str, float] = ("none", 0.0)) -> np.ndarray:
     """Features of every event, float16 and memory-mapped, in the order of ``corpus.events``; on all cores.
 
-    The audio is first `degraded` by the kind and amount in ``degradation``.
-
-    Float16 keeps three digits of a feature of unit scale: the difference to float32 is at most 1e-3 within [-2, 2].
+    The audio is first `degraded` by the kind and amount in ``degradation``. Float16 keeps three digits of
+    a feature of unit scale: the difference to float32 is at most 1e-3 within [-2, 2].
     """
     rate, key = front_end.sample_rate, {"corpus": corpus.fingerprint(), "degradation": degradation}
     key |= {"front_end": dataclasses.asdict(front_end), "code": code_version("audio")}

@@ -23,20 +23,13 @@ DIRECTION = {"entropy": -1, "level": 1, "flatness": -1, "snr": 1, "clipping": -1
 
 
 def signal_scores(waveform: Tensor) -> dict[str, Tensor]:
-    """Eight interpretable indicators of each clip, none of which needs a reference; all but ``level`` ignore the gain.
+    """Eight interpretable indicators of waveforms [B, n] at 4 kHz: name -> Tensor [shape=(B,)]. None needs a reference.
 
-    Parameters
-    ----------
-    waveform : Tensor [shape=(B, n)], at 4 kHz
-
-    Returns
-    -------
-    dict of name -> Tensor [shape=(B,)]
-        entropy of the mean power spectrum in 0..1; level [dBFS]; flatness [dB, <= 0]: geometric over arithmetic mean of
-        the spectrum; snr [dB]: 95th over 10th percentile of frame power at 100 to 1000 Hz, the quiet frames being taken
-        for noise; clipping: share of samples within 0.1 % of the clip's peak; flux [dB]: mean change of the spectrum
-        from frame to frame; low, high [dB]: share of power at 100-300 and at 800-1600 Hz. NaN for a clip that is
-        silent, not finite or shorter than one frame.
+    entropy of the mean power spectrum in 0..1; level [dBFS], the only one that depends on gain; flatness [dB, <= 0]:
+    geometric over arithmetic mean of the spectrum; snr [dB]: 95th over 10th percentile of frame power at 100 to
+    1000 Hz, the quiet frames being taken for noise; clipping: share of samples within 0.1 % of the clip's peak;
+    flux [dB]: mean change of the spectrum from frame to frame; low, high [dB]: share of power at 100-300 and at
+    800-1600 Hz. NaN for a clip that is silent, not finite or shorter than one frame.
     """
     power = _spectrum(waveform)
     mean = power.mean(1)
@@ -84,18 +77,11 @@ FEATURES = [f"{name}_{low}_{high}" for name in ("quiet", "loud", "flicker", "noi
 
 
 def band_features(waveform: Tensor) -> Tensor:
-    """Four simple quantities in each of five frequency bands, the features of ``learned_cheap``; none depends on gain.
+    """Features of ``learned_cheap`` [B, 20, dB] of waveforms [B, n] at 4 kHz, named by ``FEATURES``; gain is ignored.
 
-    Parameters
-    ----------
-    waveform : Tensor [shape=(B, n)], at 4 kHz
-
-    Returns
-    -------
-    features : Tensor [shape=(B, 20), dB], named by ``FEATURES``
-        Per band: level of the quiet frames (5th percentile) and of the loud ones (95th) against the clip's mean power;
-        flicker, the mean change from frame to frame; noisy, the spectral flatness (0: noise, far below: tones).
-        NaN for a clip that cannot be measured.
+    In each of five bands: level of the quiet frames (5th percentile) and of the loud ones (95th) against the clip's
+    mean power; flicker, the mean change from frame to frame; noisy, the spectral flatness (0: noise, far below: tones).
+    NaN for a clip that cannot be measured.
     """
     power = _spectrum(waveform)
     bands = [_band(power, low, high) for low, high in BANDS]
@@ -123,10 +109,7 @@ def measure(corpus) -> pd.DataFrame:
 def severity_table(corpus) -> pd.DataFrame:
     """Quality measures of every clip, clean ("none", severity 0) and at every level of each degradation; cached.
 
-    Returns
-    -------
-    DataFrame
-        Per clip and level: kind, severity (0 to 5), amount, event_id, H, R [dBFS], then ``FEATURES`` and ``DIRECTION``.
+    Per clip and level: kind, severity (0 to 5), amount, event_id, H, R [dBFS], then ``FEATURES`` and ``DIRECTION``.
     """
     steps = levels()
     key = {"corpus": corpus.fingerprint(), "levels": steps, "code": code_version("audio", "quality")}

@@ -52,13 +52,8 @@ def extract_features(corpus, kind: str) -> np.ndarray:
 class LinearQuality:
     """logit = bias + weight . (x - mean) / scale; more is better. Gain does not change it.
 
-    Attributes
-    ----------
-    kind : {"bands", "embedding"}
-    seen : str
-        The labels it was fitted on. Scores on that corpus are no longer out-of-distribution.
-    mean, scale, weight : sequence of float [length: features]
-    bias : float
+    ``kind`` is "bands" or "embedding". ``seen`` names the labels it was fitted on: scores on that corpus are no longer
+    out-of-distribution. ``mean``, ``scale`` and ``weight`` have one number per feature.
     """
 
     kind: str

@@ -48,7 +48,7 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     Parameters
     ----------
     corpus : Corpus
-        Whatever is fitted is fitted on its training events alone.
+        The training events: whatever is fitted is fitted on them alone.
     source : one of ``SOURCES``
     alpha, beta, normalise
         Of the QualityScorer, whose values every source assigns.
