@@ -32,20 +32,11 @@ class CacheError(QlungError):
 def code_version(*rooms: str) -> str:
     """Hash of every source file and model of the named rooms, so that no result outlives the code that made it.
 
-    Parameters
-    ----------
-    *rooms : str
-        Folders or modules of the package: ``code_version("audio", "backbones")``.
-
-    Returns
-    -------
-    str
-        Twelve hexadecimal digits.
+    Rooms are folders or modules of the package: ``code_version("audio", "backbones")``. Twelve hexadecimal digits.
     """
     home, digest = Path(__file__).parent, hashlib.sha256()
     for room in sorted(rooms):
-        files = [file for file in (home / f"{room}.py", *(home / room).rglob("*.py"), *(home / room).rglob("*.json"))
-                 if file.is_file()]  # fmt: skip
+        files = [*home.glob(f"{room}.py"), *home.glob(f"{room}/**/*.py"), *home.glob(f"{room}/**/*.json")]
         if not files:
             raise CacheError(f"there is no code in room '{room}': name a folder or module of the package")
         for file in sorted(files):
@@ -89,12 +80,7 @@ def cached_array(kind: str, key: dict, build: Callable, rows: int) -> np.ndarray
     build : callable
         Returns an iterable of the array's parts in order, written as they come, so that memory does not grow.
     rows : int
-        Length of the whole array.
-
-    Raises
-    ------
-    CacheError
-        If the cache cannot be written, or the parts do not add up to ``rows``.
+        Length of the whole array. CacheError if the parts do not add up to it, or the cache cannot be written.
     """
     key = key | {"libraries": [importlib.metadata.version(name) for name in LIBRARIES]}
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -43,12 +43,8 @@ def write_atomically(path: Path, write) -> Path:
 def lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
     """Exclusive lock between processes, for ``with``; the system releases it when its holder is killed.
 
-    Parameters
-    ----------
-    path : Path
-        The lock's own file; its folder is made.
-    timeout : float [s]
-        How long to wait before ``filelock.Timeout``: 0 not at all, -1 for ever.
+    ``path`` is the lock's own file; its folder is made. ``filelock.Timeout`` after ``timeout`` seconds; -1 waits for
+    ever.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     return filelock.FileLock(path, timeout)

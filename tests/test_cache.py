@@ -14,7 +14,7 @@ import soundfile
 from qlung import audio, cache, load_corpus, quality
 from qlung.audio import frontends
 from qlung.corpora import synthetic, wav
-from qlung.quality import aqs, indicators, learned, stress
+from qlung.quality import aqs, indicators, learned
 
 KEY = {"a": 1}
 
@@ -218,7 +218,7 @@ CACHES = {
         ("audio/frontends.py", "backbones.py", "quality/learned.py"),
     ),
     "indicators": (lambda corpus: indicators.measure(corpus), ("audio/clips.py", "quality/indicators.py")),
-    "severity": (lambda corpus: stress.severity_table(corpus), ("audio/degrade.py", "quality/stress.py")),
+    "severity": (lambda corpus: indicators.severity_table(corpus), ("audio/degrade.py", "quality/indicators.py")),
     "features": (lambda corpus: frontends.extract(corpus, frontends.FrontEnd("ast", 16000)), ("audio/frontends.py",)),
 }
 
@@ -239,7 +239,7 @@ def test_a_cached_array_is_computed_again_when_a_file_it_depends_on_changes(
 
     shutil.copytree(Path(cache.__file__).parent, tmp_path / "qlung")
     monkeypatch.setattr(cache, "__file__", str(tmp_path / "qlung" / "cache.py"))
-    for module in (aqs, indicators, stress, frontends):
+    for module in (aqs, indicators, frontends):
         monkeypatch.setattr(module, "cached_array", stop)
     for file in ("", *files):
         if file:

@@ -1,4 +1,4 @@
-"""Rival quality indicators on known signals, their invariances, and clips without a value."""
+"""Rival quality indicators on known signals, their invariances, clips without a value, and the severity table."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from signals import noise, tone
 
-from qlung import quality
+from qlung import load_corpus, quality
+from qlung.audio import degrade
 from qlung.quality import indicators
 
 
@@ -53,3 +54,19 @@ def test_indicators_of_silent_non_finite_and_short_clips():
     for score in (*indicators.signal_scores(x).values(), *indicators.band_features(x).T):
         assert score.isnan().tolist() == [False, True, True]
     assert all(s.isnan().all() for s in indicators.signal_scores(x[:, :50]).values())
+
+
+def test_severity_table(synthetic_root):
+    corpus = degrade.sample(load_corpus("icbhi", synthetic_root).select("train"), 10)
+    table = indicators.severity_table(corpus)
+    assert len(table) == 10 * 26
+    clean = table[table["kind"] == "none"].set_index("event_id").loc[corpus.events["event_id"]]
+    assert clean[["H", "R"]].to_numpy() == pytest.approx(quality.measure(corpus), abs=1e-6)
+    assert clean[list(indicators.DIRECTION)].to_numpy() == pytest.approx(
+        indicators.measure(corpus)[list(indicators.DIRECTION)].to_numpy(), abs=1e-3
+    )
+    assert table.columns[:4].tolist() == ["kind", "severity", "amount", "event_id"]
+    assert table.groupby("kind")["severity"].nunique().to_dict() == dict.fromkeys(degrade.SEVERITIES, 5) | {"none": 1}
+    gain = table[table["kind"] == "gain"].set_index("event_id")
+    loud = clean["R"].reindex(gain.index)
+    assert gain["R"].to_numpy() == pytest.approx((loud + gain["amount"]).to_numpy(), abs=1e-3)

@@ -43,14 +43,7 @@ def test_a_missing_clip_stays_missing(labelled):
     x, good, _ = labelled
     x[5] = np.nan
     model = fit_quality_models.fit(x, good, "bands", "a test")
-    assert np.isnan(model(x)).tolist() == np.isnan(learned.typicality(x, x)).tolist() == [i == 5 for i in range(400)]
-
-
-def test_outliers_have_low_typicality():
-    rng = np.random.default_rng(0)
-    usual = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5))
-    typicality = learned.typicality(np.vstack([usual[:50], usual[:50] * 6]), usual)
-    assert roc_auc_score(np.repeat([1, 0], 50), typicality) > 0.95
+    assert np.isnan(model(x)).tolist() == [i == 5 for i in range(400)]
 
 
 def test_the_levelled_embedding_does_not_depend_on_gain():

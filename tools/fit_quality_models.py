@@ -13,7 +13,7 @@ import numpy as np
 
 from qlung import load_corpus
 from qlung.audio import degrade
-from qlung.quality import indicators, learned, stress
+from qlung.quality import indicators, learned
 
 
 def fit(features: np.ndarray, good: np.ndarray, kind: str, seen: str) -> learned.LinearQuality:
@@ -36,7 +36,7 @@ def fit_on_degradations(corpus, clips: int = 300) -> learned.LinearQuality:
 
     Clean clips and severity 1 count as good, severities 4 and 5 as poor; gain is left out.
     """
-    table = stress.severity_table(degrade.sample(corpus.select("train"), clips))
+    table = indicators.severity_table(degrade.sample(corpus.select("train"), clips))
     clear = table[table["severity"].isin((0, 1, 4, 5)) & (table["kind"] != "gain")]
     seen = f"known degradations of {corpus.name} train"
     return fit(clear[indicators.FEATURES].to_numpy(), clear["severity"].to_numpy() < 2, "bands", seen)

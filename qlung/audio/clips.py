@@ -98,17 +98,8 @@ def _jobs(corpus):
 def cut_clips(corpus, sample_rate: int, seconds: float | None = 8.0):
     """Yield (event_id, samples float32) in the order of ``corpus.events``, each recording read once.
 
-    Parameters
-    ----------
-    corpus : Corpus
-    sample_rate : int [Hz]
-    seconds : float or None
-        Length of every clip; None leaves the event's own length.
-
-    Raises
-    ------
-    AudioError
-        If a recording can no longer be read, or an event holds no sample.
+    Every clip is ``seconds`` long; None leaves the event's own length. AudioError if a recording can no longer be read,
+    or an event holds no sample.
     """
     cuts = _in_order(functools.partial(cut, sample_rate=sample_rate, seconds=seconds), _jobs(corpus))
     yield from zip(corpus.events["event_id"], itertools.chain.from_iterable(cuts), strict=True)

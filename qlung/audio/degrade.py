@@ -32,12 +32,8 @@ def degraded(x: Tensor, sample_rate: int, kind: str, amount: float) -> Tensor:
     kind : {"none", "noise", "clipping", "lowpass", "dropouts", "gain"}
         White noise below 2 kHz (so that it means the same at every rate) at ``amount`` dB SNR over the clip; the
         loudest share of samples cut off; all above ``amount`` Hz removed; pieces of 0.1 s set to zero; gain in dB.
+        QualityError if it is another.
     amount : float
-
-    Raises
-    ------
-    QualityError
-        If the kind is unknown.
     """
     generator = torch.Generator().manual_seed(0)
     if kind == "none":

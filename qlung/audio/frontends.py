@@ -54,15 +54,7 @@ def ast_fbank(waveform: Tensor, rate: int = 16000) -> Tensor:
 
     Equal to ``torchaudio.compliance.kaldi.fbank(htk_compat=True, window_type="hanning", num_mel_bins=128, dither=0,
     use_energy=False)`` per clip: 25/10 ms, per-frame mean removed, pre-emphasis 0.97, power, natural log; then
-    (x - mean) / (2 std) with AudioSet's statistics. No gradient flows to the waveform.
-
-    Parameters
-    ----------
-    waveform : Tensor [shape=(B, n)]
-
-    Returns
-    -------
-    features : Tensor [shape=(B, frames, 128)]
+    (x - mean) / (2 std) with AudioSet's statistics: [B, n] -> [B, frames, 128]. No gradient flows to the waveform.
     """
     window, hop = int(0.025 * rate), int(0.010 * rate)
     n_fft = 1 << (window - 1).bit_length()

@@ -74,11 +74,7 @@ def angular_margin_logits(cosine: Tensor, target: Tensor, margin, scale: float, 
     Returns
     -------
     logits : Tensor [shape=(B, C)]
-
-    Raises
-    ------
-    MarginError
-        On wrong shapes; cosines, labels, margins or scale out of range; or a margin that is not finite.
+        MarginError on wrong shapes; cosines, labels, margins or scale out of range; or a margin that is not finite.
 
     Examples
     --------

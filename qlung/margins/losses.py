@@ -160,18 +160,14 @@ def class_margin(counts: Tensor, target: float = 0.2) -> Tensor:
     Parameters
     ----------
     counts : Tensor [shape=(C,)]
-        Training clips per class, each > 0.
+        Training clips per class, each > 0. MarginError if a class has none (its margin would be infinite), or there are
+        fewer than two classes.
     target : float [rad]
         Margin of a perfectly balanced class.
 
     Returns
     -------
     margin : Tensor [shape=(C,), rad]
-
-    Raises
-    ------
-    MarginError
-        If a class has no clips (its margin would be infinite) or there are fewer than two classes.
 
     Examples
     --------

@@ -15,26 +15,13 @@ Batch = namedtuple("Batch", "logits cosine norm target aqs")
 
 
 class Method(NamedTuple):
-    """One method of the study.
+    """One method of the study."""
 
-    Attributes
-    ----------
-    title : str
-        Its name in tables and figures.
-    head : {"linear", "angular"}
-        What predicts, and the first term's logits: w^T x + b, or s_a cos theta.
-    margin : str
-        What the margin depends on.
-    loss : callable
-        (Objective, Batch) -> scalar: which function of `losses`, with which arguments.
-    angle : callable
-        (Objective, Batch) -> the angle [rad] that this loss adds to theta_y, for the history.
-    """
-
-    title: str
-    head: str
-    margin: str
-    loss: Callable[["Objective", Batch], Tensor]
+    title: str  # in tables and figures
+    head: str  # what predicts, and the first term's logits: "linear", w^T x + b; or "angular", s_a cos theta
+    margin: str  # what it depends on
+    loss: Callable[["Objective", Batch], Tensor]  # a scalar: which function of `losses`, with which arguments
+    # The angle [rad] that this loss adds to theta_y, for the history
     angle: Callable[["Objective", Batch], Tensor | float] = lambda run, batch: 0.0
 
 

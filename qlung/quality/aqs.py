@@ -51,16 +51,7 @@ def spectral_entropy(waveform: Tensor, sample_rate: int, n_fft: int = 512, win_s
     -------
     entropy : Tensor [shape=(...), range 0..1]
         Divided by the log of the number of bins (of cells, for the plane). NaN where there is nothing to measure:
-        silence, a sample that is not finite, or less than one frame.
-
-    Raises
-    ------
-    QualityError
-        If ``scope`` or ``bins`` is unknown.
-
-    References
-    ----------
-    QLung, quality margin; which definition the paper means is an entry of the interpretation ledger.
+        silence, a sample that is not finite, or less than one frame. QualityError if ``scope`` or ``bins`` is unknown.
 
     Examples
     --------
@@ -112,15 +103,9 @@ def entropy_nats(density: Tensor) -> Tensor:
 
 
 def rms_dbfs(waveform: Tensor) -> Tensor:
-    """Root-mean-square level in dBFS (0 dB: a full-scale square wave). -inf for silence, NaN or inf if not finite.
+    """Root-mean-square level [..., dBFS] of waveforms [..., n]; -inf for silence, NaN or inf if not finite.
 
-    Parameters
-    ----------
-    waveform : Tensor [shape=(..., n)]
-
-    Returns
-    -------
-    level : Tensor [shape=(...), dBFS]
+    0 dBFS is a full-scale square wave.
     """
     # A norm, because squares of very quiet samples underflow
     return 20 * (torch.linalg.vector_norm(waveform, dim=-1) / math.sqrt(waveform.shape[-1])).log10()
@@ -144,12 +129,9 @@ class QualityScorer:
     Notes
     -----
     Given devices, H and R [dB] are first shifted so that every fitted device has the pooled mean; a device that was not
-    fitted, or by fewer than 20 clips, is not shifted.
-
-    A clip whose quality cannot be computed gets the fitted clips' mean AQS, and is counted in ``missing``.
-
-    ``dataclasses.asdict`` of a scorer is plain numbers, lists and strings for JSON; ``QualityScorer(**fields)`` of
-    these scores alike.
+    fitted, or by fewer than 20 clips, is not shifted. A clip whose quality cannot be computed gets the fitted clips'
+    mean AQS, and is counted in ``missing``. ``QualityScorer(**dataclasses.asdict(scorer))`` scores alike, and these
+    fields fit into JSON.
     """
 
     alpha: float = 0.7
@@ -167,17 +149,9 @@ class QualityScorer:
         self.missing = 0
 
     def fit(self, entropy, level, device=None) -> "QualityScorer":
-        """Learn the rescaling from training clips' H and R (NaN and infinite ones are left out), per device if given.
+        """Learn the rescaling from training clips' H and R [shape=(n,)], and a shift per device if n names are given.
 
-        Parameters
-        ----------
-        entropy, level : array [shape=(n,)]
-        device : sequence of str [length n], optional
-
-        Raises
-        ------
-        QualityError
-            If no clip has both, or the lengths differ.
+        NaN and infinite values are left out. QualityError if no clip has both, or the lengths differ.
         """
         self.shift = {}
         h_r, known = self._columns(entropy, level, device)
@@ -240,13 +214,8 @@ RATE = 16000
 def measure(corpus, definition: dict = DEFAULT_DEFINITION, audio: str = "clip") -> np.ndarray:
     """H and R [dBFS] of every event at 16 kHz: array [events, 2], cached, in ``corpus.events`` order.
 
-    Parameters
-    ----------
-    corpus : Corpus
-    definition : dict
-        Arguments of `spectral_entropy`.
-    audio : {"clip", "cycle", "recording"}
-        The model's input, cut or repeated to 8 s; the event as long as it is; or its whole recording.
+    ``definition`` holds arguments of `spectral_entropy`. ``audio`` is the "clip", the model's input, cut or repeated to
+    8 s; the "cycle", the event as long as it is; or the event's whole "recording".
     """
     key = {"corpus": corpus.fingerprint(), **definition, "audio": audio, "code": code_version("audio", "quality")}
 

@@ -1,4 +1,4 @@
-"""Other no-reference quality indicators of a recording, for comparison with AQS; batched, on any device."""
+"""Other no-reference quality indicators of a recording, to compare with AQS, and how they react to degradation."""
 
 import dataclasses
 import itertools
@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from ..audio import batches
+from ..audio.degrade import degraded, levels
 from ..cache import cached_array, code_version
+from . import aqs
 from .aqs import entropy_nats, rms_dbfs
 
 RATE = 4000  # the lowest rate of either corpus, so that no indicator can use a device's bandwidth above 2 kHz
@@ -21,20 +23,13 @@ DIRECTION = {"entropy": -1, "level": 1, "flatness": -1, "snr": 1, "clipping": -1
 
 
 def signal_scores(waveform: Tensor) -> dict[str, Tensor]:
-    """Eight interpretable indicators of each clip, none of which needs a reference; all but ``level`` ignore the gain.
+    """Eight interpretable indicators of waveforms [B, n] at 4 kHz: name -> Tensor [shape=(B,)]. None needs a reference.
 
-    Parameters
-    ----------
-    waveform : Tensor [shape=(B, n)], at 4 kHz
-
-    Returns
-    -------
-    dict of name -> Tensor [shape=(B,)]
-        entropy of the mean power spectrum in 0..1; level [dBFS]; flatness [dB, <= 0]: geometric over arithmetic mean of
-        the spectrum; snr [dB]: 95th over 10th percentile of frame power at 100 to 1000 Hz, the quiet frames being taken
-        for noise; clipping: share of samples within 0.1 % of the clip's peak; flux [dB]: mean change of the spectrum
-        from frame to frame; low, high [dB]: share of power at 100-300 and at 800-1600 Hz. NaN for a clip that is
-        silent, not finite or shorter than one frame.
+    entropy of the mean power spectrum in 0..1; level [dBFS], the only one that depends on gain; flatness [dB, <= 0]:
+    geometric over arithmetic mean of the spectrum; snr [dB]: 95th over 10th percentile of frame power at 100 to
+    1000 Hz, the quiet frames being taken for noise; clipping: share of samples within 0.1 % of the clip's peak;
+    flux [dB]: mean change of the spectrum from frame to frame; low, high [dB]: share of power at 100-300 and at
+    800-1600 Hz. NaN for a clip that is silent, not finite or shorter than one frame.
     """
     power = _spectrum(waveform)
     mean = power.mean(1)
@@ -82,18 +77,11 @@ FEATURES = [f"{name}_{low}_{high}" for name in ("quiet", "loud", "flicker", "noi
 
 
 def band_features(waveform: Tensor) -> Tensor:
-    """Four simple quantities in each of five frequency bands, the features of ``learned_cheap``; none depends on gain.
+    """Features of ``learned_cheap`` [B, 20, dB] of waveforms [B, n] at 4 kHz, named by ``FEATURES``; gain is ignored.
 
-    Parameters
-    ----------
-    waveform : Tensor [shape=(B, n)], at 4 kHz
-
-    Returns
-    -------
-    features : Tensor [shape=(B, 20), dB], named by ``FEATURES``
-        Per band: level of the quiet frames (5th percentile) and of the loud ones (95th) against the clip's mean power;
-        flicker, the mean change from frame to frame; noisy, the spectral flatness (0: noise, far below: tones).
-        NaN for a clip that cannot be measured.
+    In each of five bands: level of the quiet frames (5th percentile) and of the loud ones (95th) against the clip's
+    mean power; flicker, the mean change from frame to frame; noisy, the spectral flatness (0: noise, far below: tones).
+    NaN for a clip that cannot be measured.
     """
     power = _spectrum(waveform)
     bands = [_band(power, low, high) for low, high in BANDS]
@@ -116,6 +104,29 @@ def measure(corpus) -> pd.DataFrame:
     parts = (all_indicators(batch).double().numpy() for batch in batches(corpus, RATE, 8.0))
     values = cached_array("indicators", key, lambda: parts, rows=len(corpus.events))
     return pd.DataFrame(values, columns=[*FEATURES, *DIRECTION])
+
+
+def severity_table(corpus) -> pd.DataFrame:
+    """Quality measures of every clip, clean ("none", severity 0) and at every level of each degradation; cached.
+
+    Per clip and level: kind, severity (0 to 5), amount, event_id, H, R [dBFS], then ``FEATURES`` and ``DIRECTION``.
+    """
+    steps = levels()
+    key = {"corpus": corpus.fingerprint(), "levels": steps, "code": code_version("audio", "quality")}
+
+    def measured(high: Tensor, low: Tensor, kind: str, amount: float) -> Tensor:
+        high, low = degraded(high, aqs.RATE, kind, amount), degraded(low, RATE, kind, amount)
+        h = aqs.spectral_entropy(high, aqs.RATE, **aqs.DEFAULT_DEFINITION)
+        return torch.cat([torch.stack([h, rms_dbfs(high)], 1), all_indicators(low)], 1)
+
+    def parts():
+        for high, low in zip(*(batches(corpus, rate, 8.0) for rate in (aqs.RATE, RATE)), strict=True):
+            yield torch.stack([measured(high, low, kind, a) for kind, _, a in steps], 1).double().numpy()
+
+    values = cached_array("severity", key, parts, rows=len(corpus.events))  # [clips, levels, columns]
+    keys = pd.DataFrame(steps, columns=["kind", "severity", "amount"]).merge(corpus.events[["event_id"]], how="cross")
+    columns = ["H", "R", *FEATURES, *DIRECTION]
+    return keys.join(pd.DataFrame(values.swapaxes(0, 1).reshape(len(keys), -1), columns=columns))
 
 
 def whole_recordings(corpus):

@@ -52,13 +52,8 @@ def extract_features(corpus, kind: str) -> np.ndarray:
 class LinearQuality:
     """logit = bias + weight . (x - mean) / scale; more is better. Gain does not change it.
 
-    Attributes
-    ----------
-    kind : {"bands", "embedding"}
-    seen : str
-        The labels it was fitted on. Scores on that corpus are no longer out-of-distribution.
-    mean, scale, weight : sequence of float [length: features]
-    bias : float
+    ``kind`` is "bands" or "embedding". ``seen`` names the labels it was fitted on: scores on that corpus are no longer
+    out-of-distribution. ``mean``, ``scale`` and ``weight`` have one number per feature.
     """
 
     kind: str
@@ -77,20 +72,6 @@ def classifier(kind: str) -> Pipeline:
     """What is fitted: standardised features -> logistic regression, good and poor recordings of equal total weight."""
     regression = LogisticRegression(C=STRENGTH[kind], class_weight="balanced", max_iter=3000)
     return make_pipeline(StandardScaler(), regression)
-
-
-def typicality(features: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """One-class typicality: minus the Mahalanobis distance to the reference rows.
-
-    No label is used. The covariance is shrunk by a tenth of its mean variance, so that 384 dimensions do not need as
-    many recordings.
-    """
-    known = reference[np.isfinite(reference).all(1)]
-    centre, spread = known.mean(0), known.std(0).clip(1e-9)
-    z = (known - centre) / spread
-    inverse = np.linalg.inv(0.9 * np.cov(z.T) + 0.1 * np.eye(z.shape[1]))
-    x = (features - centre) / spread
-    return -np.sqrt(np.einsum("ij,jk,ik->i", x, inverse, x))
 
 
 def load(name: str) -> LinearQuality:

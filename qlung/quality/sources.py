@@ -44,20 +44,18 @@ SEEN_SPRSOUND = ("learned_cheap", "learned_embedding")  # with these a run is no
 
 
 def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: float = 0.3, normalise: str = "none",
-                     seed: int = 0, rows=slice(None)) -> tuple[np.ndarray, dict]:  # fmt: skip
+                     seed: int = 0) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Quality of the training events, with the metadata of how it was computed.
 
     Parameters
     ----------
     corpus : Corpus
-        Whatever is fitted is fitted on its training events alone.
+        The training events: whatever is fitted is fitted on them alone.
     source : one of ``SOURCES``
     alpha, beta, normalise
         Of the QualityScorer, whose values every source assigns.
     seed : int
         For "shuffled".
-    rows : index, optional
-        The training events, where a part of the corpus is held out.
 
     Returns
     -------
@@ -73,8 +71,8 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     """
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
-    h, r = quality.measure(corpus, **DEFINITIONS.get(source, {}))[rows].T
-    device = corpus.of_events("listed_device" if "listed" in source else "device").to_numpy()[rows]
+    h, r = quality.measure(corpus, **DEFINITIONS.get(source, {})).T
+    device = corpus.of_events("listed_device" if "listed" in source else "device").to_numpy()
     devices = device if source in ("aqs_device", "aqs_listed_device") else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
     values, known = scorer.score(h, r, devices), np.isfinite(h)
@@ -83,7 +81,7 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     elif source in ("device_mean", "listed_device_mean"):
         values = pd.Series(values).groupby(device).transform("mean").to_numpy()
     elif devices is None and source not in ("aqs", *DEFINITIONS):
-        order = -values if source == "inverted" else _order(corpus, source, seed)[rows]
+        order = -values if source == "inverted" else _order(corpus, source, seed)
         known &= np.isfinite(order)
         values = assign_by_rank(order, values, known)
     metadata = {"source": source, "missing": int((~known).sum()), "sees_sprsound": source in SEEN_SPRSOUND}
