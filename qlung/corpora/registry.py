@@ -93,8 +93,8 @@ def load_corpus(name: str, root: str | Path | None = None, subset: str | None = 
     Parameters
     ----------
     name : str
-        "icbhi", "sprsound", "kauh", or any registered corpus; or this package's "synthetic-icbhi" (short: "synthetic") and
-        "synthetic-sprsound", which are written in the owners' layouts on first use and read by the same loaders.
+        "icbhi", "sprsound", "kauh", or any registered corpus; or this package's "synthetic-icbhi" (short: "synthetic")
+        and "synthetic-sprsound", which are written in the owners' layouts on first use and read by the same loaders.
     root : path, optional
         Folder that holds ``icbhi/`` and ``sprsound/`` (or is itself the corpus); default ``$QLUNG_DATA`` or ``data/``.
     subset : str, optional
