@@ -132,7 +132,8 @@ def growth(root: Path) -> list[dict]:
 
 def peak_mb() -> float:
     """This process's largest resident size so far; unlike ru_maxrss, it does not start at the parent's."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
 

@@ -3,7 +3,7 @@
 import importlib
 
 __version__ = "0.1.0"
-__all__ = ["AngularClassifier", "QLungLoss", "load_corpus"]
+__all__ = ["AngularClassifier", "QLungLoss", "load_corpus"]  # noqa: F822 (loaded when they are asked for)
 _HOMES = {"AngularClassifier": "margins", "QLungLoss": "margins", "load_corpus": "corpora"}
 
 

@@ -57,7 +57,7 @@ def file_facts(kind: str, folder: Path, files: list[Path], examine: Callable[[Pa
     with contextlib.suppress(OSError, ValueError):  # absent or damaged: the same as never written
         known = json.loads(index.read_text(encoding="utf-8"))
     stamps = [f"{file.name} {_stamp(file)}" for file in files]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(paths.cores()) as pool:
         facts = list(pool.map(lambda file, stamp: known.get(stamp) or examine(file), files, stamps))
     if not known.keys() >= set(stamps):
         known |= dict(zip(stamps, facts, strict=True))

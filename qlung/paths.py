@@ -5,6 +5,9 @@ import threading
 from pathlib import Path
 
 import filelock
+import joblib
+
+from .errors import QlungError
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
@@ -12,20 +15,35 @@ EXPERIMENTS = ROOT / "experiments.toml"
 CLAIMS = ROOT / "claims.toml"
 
 
+def _named(variable: str) -> Path | None:
+    """The place that an environment variable names; a relative one lies in the repository, wherever a process runs."""
+    value = os.environ.get(variable)
+    return ROOT / Path(value).expanduser() if value else None
+
+
 def data_dir() -> Path:
     """Where the user's corpora lie: ``$QLUNG_DATA``, else ``data/`` in the repository."""
-    return Path(os.environ.get("QLUNG_DATA") or ROOT / "data").expanduser()
+    return _named("QLUNG_DATA") or ROOT / "data"
 
 
 def cache_dir() -> Path:
     """Where derived files lie: ``$QLUNG_CACHE``, else the XDG cache. Safe to delete."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("QLUNG_CACHE") or Path(base) / "qlung").expanduser()
+    if named := _named("QLUNG_CACHE"):
+        return named
+    try:
+        return (_named("XDG_CACHE_HOME") or Path.home() / ".cache") / "qlung"
+    except RuntimeError as error:
+        raise QlungError("there is no home directory for the cache: set QLUNG_CACHE to a folder") from error
 
 
 def runs_dir(profile: str) -> Path:
     """Where one profile's results lie: ``$QLUNG_RUNS``/profile, else ``runs/``/profile in the repository."""
-    return Path(os.environ.get("QLUNG_RUNS") or ROOT / "runs").expanduser() / profile
+    return (_named("QLUNG_RUNS") or ROOT / "runs") / profile
+
+
+def cores() -> int:
+    """Cores that this process may use: of the machine, by affinity and container limits, and of a Slurm task."""
+    return max(1, min(joblib.cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK") or 10**6)))
 
 
 def write_atomically(path: Path, write) -> Path:

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,6 +9,7 @@ import soundfile
 import soxr
 import torch
 
+from .. import paths
 from ..errors import AudioError
 
 FADE_S = 1 / 16
@@ -78,7 +78,7 @@ def _in_order(function, jobs):
     Reading, resampling and torch's kernels all release the interpreter's lock, so threads use every core. Each of them
     gets one torch thread, or they would get into each other's way; the caller's setting comes back at the end.
     """
-    workers, before = os.cpu_count(), torch.get_num_threads()
+    workers, before = paths.cores(), torch.get_num_threads()
     try:
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             while some := list(itertools.islice(jobs, 4 * workers)):

@@ -126,6 +126,8 @@ def prune(days: float = 30.0) -> None:
 
 def main() -> None:
     """Entry point: known errors are printed in one line, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a locale without ± must not stop a command that has done its work
     where = "QLUNG_CACHE, QLUNG_RUNS and QLUNG_DATA name other folders for derived files, results and corpora."
     try:
         app()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import dask
 import torch
-from dask.system import CPU_COUNT
 from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin, as_completed, get_worker
 from distributed.system import MEMORY_LIMIT
 
+from .. import paths
 from ..errors import ConfigError, QlungError
 
 TASK_BYTES = 2 * 10**9  # a process with torch, its notebook's kernel and a demo model
@@ -20,13 +20,14 @@ KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**30}
 
 
 class OneGPU(WorkerPlugin):
-    """Every worker sees one GPU: the one of its number."""
+    """Every worker sees one GPU: of those that this process may use (CUDA_VISIBLE_DEVICES), the one of its number."""
 
     def __init__(self, gpus: int):
-        self.gpus = gpus
+        self.names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        self.names = self.names if self.names != [""] else [str(n) for n in range(gpus)]
 
     def setup(self, worker):
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(int(worker.name) % self.gpus)
+        os.environ["CUDA_VISIBLE_DEVICES"] = self.names[int(worker.name) % len(self.names)]
 
 
 @contextlib.contextmanager
@@ -46,9 +47,11 @@ def connect(tasks: int, scheduler: str = "", jobs: int = 0) -> Iterator[Client]:
             client.wait_for_workers(1)
             yield client
         return
-    gpus = torch.cuda.device_count()
-    jobs = jobs or min(tasks, gpus or max(1, min(CPU_COUNT, MEMORY_LIMIT // TASK_BYTES)))
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, CPU_COUNT // jobs) if gpus else 1))
+    if jobs < 0:
+        raise ConfigError(f"jobs={jobs}: give the number of processes, or 0 for one per GPU or core")
+    gpus, cores = torch.cuda.device_count(), paths.cores()
+    jobs = jobs or min(tasks, gpus or max(1, min(cores, MEMORY_LIMIT // TASK_BYTES)))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs) if gpus else 1))
     try:
         with dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}), LocalCluster(
             n_workers=jobs, threads_per_worker=1, memory_limit=0, env={"OMP_NUM_THREADS": threads}, host="127.0.0.1",

@@ -1,24 +1,51 @@
 """The notebooks as one book: check parameters, run headless, and save as they are committed."""
 
 import contextlib
+import os
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 import papermill
+from ipykernel.kernelspec import make_ipkernel_cmd
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
+from nbclient.exceptions import DeadKernelError
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from rich.progress import Progress
-from traitlets.config import Config as KernelConfig
 
+from .. import paths
 from ..errors import ConfigError, QlungError
 
-ENCRYPTED = KernelConfig({"KernelManager": {"transport_encryption": "auto"}})  # else clips travel as plain text
-RUNNING = {"kernel_name": "python3", "config": ENCRYPTED, "coalesce_streams": True}  # prints: one output, however slow
+
+class BookKernel(AsyncKernelManager):
+    """A kernel of this Python, whatever kernels, matplotlib settings and start-up files of IPython the user has."""
+
+    def __init__(self, **settings):
+        super().__init__(transport_encryption="auto", **settings)  # else clips travel as plain text
+        self._kernel_spec = KernelSpec(argv=make_ipkernel_cmd(), language="python", display_name="Python 3")
+
+    async def start_kernel(self, **settings) -> None:
+        """Start it without the user's settings in its environment, and with text in UTF-8."""
+        env = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "PYTHONSTARTUP")}
+        env |= {"MATPLOTLIBRC": str(STYLE), "IPYTHONDIR": str(paths.cache_dir() / "ipython"), "PYTHONUTF8": "1"}
+        await self._async_start_kernel(**settings | {"env": env})
+
+
+STYLE = Path(__file__).with_name("book.mplstyle")
+# Prints make one output, however slow they come.
+RUNNING = {"kernel_name": "python3", "kernel_manager_class": BookKernel, "coalesce_streams": True}
 METADATA = {
     "jupytext": {"formats": "ipynb,py:percent"},
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
 }
+
+
+def book() -> list[Path]:
+    """The notebooks of the book, in order; a reader's own beside them, or a copy, is none of them."""
+    return [path for path in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")) if re.fullmatch(r"\d\d_[a-z_]+", path.stem)
+            and path.with_suffix(".py").is_file()]  # fmt: skip
 
 
 def check_parameters(notebook: Path, given: dict) -> None:
@@ -40,6 +67,9 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> Path:
         papermill.execute_notebook(notebook, part, parameters, progress_bar=False, **RUNNING)
     except papermill.PapermillExecutionError as error:
         raise QlungError(f"{notebook.name} stopped: {error.ename}: {error.evalue}. See '{part}'.") from error
+    except DeadKernelError as error:
+        why = "its kernel died, often because memory ran out. Close other programs"
+        raise QlungError(f"{notebook.name}: {why}; the same command goes on from here. See '{part}'.") from error
     part.replace(output)
     return output
 

@@ -86,7 +86,7 @@ def reproduce(profile: str, data: str = "", force: bool = False) -> tuple[pd.Dat
     (home / ".writable").touch()  # an unwritable place shows before the training, not after it
     parameters = {"profile": profile, "data": str(Path(data).expanduser().resolve()) if data else ""}
     seconds, training, first, rest = {TRAINING: 0.0}, _unfinished(profile, data), {}, {}
-    for notebook in sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")):
+    for notebook in sorted(notebooks.book()):
         output, key, name = home / notebook.name, _key(notebook, parameters, corpora), notebook.stem
         stamp, seconds[name] = output.with_suffix(".key"), 0.0
         if force or not (output.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key):

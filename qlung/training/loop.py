@@ -150,6 +150,10 @@ def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lamb
         if not tests:
             raise ConfigError("checkpoint='best_on_test' needs a test corpus; 'last' and 'val' do not")
         progress(0, f"{config.name}: the epoch is chosen by the TEST labels, to measure that bias and for nothing else")
+    if "WORLD_SIZE" in os.environ:  # of torchrun, or left over
+        if "MASTER_ADDR" not in os.environ:
+            raise ConfigError("WORLD_SIZE is set without MASTER_ADDR: unset it, or start the processes with torchrun")
+        progress(0, f"waiting for {os.environ['WORLD_SIZE']} processes (WORLD_SIZE; unset it if this is the only one)")
     state = accelerate.PartialState(cpu=not torch.cuda.is_available())
     if config.precision == "fp16" and state.device.type == "cpu":
         raise ConfigError("precision='fp16' needs a GPU: on a CPU choose 'bf16' or 'fp32'")

@@ -37,7 +37,8 @@ class Run:
 
     def predictions(self) -> pd.DataFrame:
         """Predictions on every test corpus: corpus, event_id, recording_id, label, predicted, p0..p3, c0..c3."""
-        return pd.read_parquet(self.folder / "predictions.parquet")
+        with _whole(self.folder):
+            return pd.read_parquet(self.folder / "predictions.parquet")
 
 
 def run_folder(profile: str, config: Config, corpus, tests: dict) -> Path:
@@ -56,9 +57,21 @@ def is_finished(folder: Path) -> bool:
     return (folder / "run.json").is_file()
 
 
+@contextlib.contextmanager
+def _whole(folder: Path):
+    """Turn what a finished run lacks, or what cannot be read of it, into a TrainingError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        hint = f"Delete the folder to train it again: '{folder}'"
+        raise TrainingError(f"a finished run is damaged: {type(error).__name__}: {error}. {hint}") from error
+
+
 def open_run(folder: Path, config: Config) -> Run:
     """Read a finished run."""
-    return Run(folder, config, pd.read_csv(folder / "history.csv"))
+    with _whole(folder):
+        json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
+        return Run(folder, config, pd.read_csv(folder / "history.csv"))
 
 
 @contextlib.contextmanager
@@ -145,8 +158,10 @@ def provenance() -> dict:
         job = ["git", "-C", str(paths.ROOT), *args]
         return subprocess.run(job, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""  # noqa: S603
 
+    ours = git("rev-parse", "--show-toplevel") == str(paths.ROOT)  # and not a repository that holds an unpacked copy
     return {
-        "commit": git("rev-parse", "HEAD") or "unknown", "dirty": bool(git("status", "--porcelain")),
+        "commit": git("rev-parse", "HEAD") if ours else "unknown",
+        "dirty": bool(git("status", "--porcelain")) if ours else None,
         "python": platform.python_version(), "threads": torch.get_num_threads(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }  # fmt: skip

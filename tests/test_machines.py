@@ -1,0 +1,167 @@
+"""Machines and habits that people have: other settings, other folders, left-over variables, damaged files."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from qlung import load_corpus, paths
+from qlung.book import engine, notebooks
+from qlung.errors import ConfigError, QlungError, TrainingError
+from qlung.training import Config, fit, runs
+
+
+def write_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell('profile: str = "demo"', metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=notebooks.METADATA), path)
+    return path
+
+
+def outputs(path) -> str:
+    return "".join(str(cell.outputs) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
+
+
+def test_a_notebook_runs_without_the_users_settings(tmp_path, monkeypatch):
+    """A backend that draws nothing, LaTeX in every figure, a start-up file, and another kernel named python3."""
+    home = tmp_path / "home"
+    for folder in (home / "mpl", home / "ipython" / "profile_default" / "startup", home / "jp" / "kernels" / "python3"):
+        folder.mkdir(parents=True)
+    (home / "mpl" / "matplotlibrc").write_text("text.usetex: True\n", encoding="utf-8")
+    (home / "ipython" / "profile_default" / "startup" / "00.py").write_text("leaked = 1", encoding="utf-8")
+    spec = {"argv": ["false"], "display_name": "another", "language": "python"}
+    (home / "jp" / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec), encoding="utf-8")
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setenv("MATPLOTLIBRC", str(home / "mpl" / "matplotlibrc"))
+    monkeypatch.setenv("IPYTHONDIR", str(home / "ipython"))
+    monkeypatch.setenv("JUPYTER_PATH", str(home / "jp"))
+    monkeypatch.setenv("LC_ALL", "C")
+    draw = "import matplotlib.pyplot as plt\nplt.plot([0, 1]); plt.title('x')\nplt.show()"
+    asked = "import sys\nprint('leaked' in globals(), sys.executable, open.__call__ and sys.flags.utf8_mode)"
+    notebook = write_notebook(tmp_path / "one.ipynb", draw, asked)
+    done = outputs(notebooks.run_notebook(notebook, tmp_path / "out.ipynb", {"profile": "demo"}))
+    assert "image/png" in done
+    assert f"False {sys.executable} 1" in done
+
+
+def test_a_dead_kernel_is_answered_in_one_sentence(tmp_path):
+    notebook = write_notebook(tmp_path / "one.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(QlungError, match=r"one\.ipynb: its kernel died, often because memory ran out"):
+        notebooks.run_notebook(notebook, tmp_path / "out.ipynb", {"profile": "demo"})
+
+
+def test_a_readers_own_notebook_is_no_part_of_the_book(tmp_path, monkeypatch):
+    for name in ("04_train", "04_train-Copy1", "09_mine", "Untitled"):
+        write_notebook(tmp_path / f"{name}.ipynb")
+    for name in ("04_train", "04_train-Copy1"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    assert [path.name for path in notebooks.book()] == ["04_train.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("given", "gpus", "seen"),
+    [
+        ("2,3", 2, ["2", "3", "2"]),
+        ("GPU-aaaa,MIG-bbbb", 2, ["GPU-aaaa", "MIG-bbbb", "GPU-aaaa"]),
+        ("", 2, ["0", "1", "0"]),
+    ],
+)
+def test_workers_take_the_gpus_that_were_given(given, gpus, seen, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    plugin, found = engine.OneGPU(gpus), []
+    for number in range(3):
+        plugin.setup(type("Worker", (), {"name": number}))
+        found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert found == seen
+
+
+def test_a_number_of_jobs_below_zero_is_refused():
+    with pytest.raises(ConfigError, match="jobs=-1: give the number of processes"), engine.connect(2, jobs=-1):
+        pass
+
+
+def test_a_left_over_world_size_is_named(synthetic_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ConfigError, match="WORLD_SIZE is set without MASTER_ADDR: unset it"):
+        fit(Config(epochs=1), load_corpus("synthetic").select("train"))
+
+
+def test_cores_are_those_that_may_be_used(monkeypatch):
+    code = "import os; os.sched_setaffinity(0, {0}); from qlung import paths; print(paths.cores())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert paths.cores() == 1
+
+
+def test_relative_places_lie_in_the_repository(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QLUNG_RUNS", "out")
+    assert paths.runs_dir("demo") == paths.ROOT / "out" / "demo"
+    monkeypatch.setenv("QLUNG_CACHE", str(tmp_path))
+    monkeypatch.delenv("HOME")
+    assert paths.cache_dir() == tmp_path
+
+
+def test_no_home_directory_is_answered():
+    env = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME", "QLUNG_CACHE")}
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from qlung.book.cli import main
+        def home(cls):
+            raise RuntimeError("Could not determine home directory.")
+        Path.home = classmethod(home)
+        sys.argv = ["qlung", "data", "status"]
+        main()
+    """
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no home directory for the cache: set QLUNG_CACHE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_locale_without_the_signs_loses_only_them():
+    env = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    code = "from qlung.book.cli import main\nimport sys; sys.argv = ['qlung', 'check', '--committed']\nmain()"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "QLung" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: (run / "predictions.parquet").write_bytes(b"PAR1"),
+        lambda run: (run / "predictions.parquet").unlink(),
+        lambda run: (run / "history.csv").write_bytes(b""),
+        lambda run: (run / "run.json").write_bytes(b""),
+        lambda run: (run / "run.json").write_text('{"config"', encoding="utf-8"),
+    ],
+)
+def test_a_damaged_finished_run_is_named(damage, synthetic_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    corpus, config = load_corpus("synthetic"), Config(epochs=1, batch_size=64)
+    train, tests = corpus.select("train"), {"test": corpus.select("test")}
+    folder = runs.run_folder("demo", config, train, tests)
+    if not runs.is_finished(folder):
+        fit(config, train, tests)
+    damage(folder)
+    with pytest.raises(TrainingError, match=r"a finished run is damaged: .* Delete the folder to train it again"):
+        fit(config, train, tests).predictions()
+
+
+def test_a_commit_is_recorded_only_if_it_is_ours(tmp_path, monkeypatch):
+    assert runs.provenance()["commit"] != "unknown"
+    inside = tmp_path / "outer" / "companion"
+    inside.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", str(inside.parent)], check=True)
+    monkeypatch.setattr(paths, "ROOT", inside)
+    record = runs.provenance()
+    assert (record["commit"], record["dirty"]) == ("unknown", None)
