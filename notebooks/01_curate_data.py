@@ -150,6 +150,23 @@ columns = ["corpus", "correct, from the device", "correct, always the larger spl
 pd.DataFrame(rows, columns=columns)
 
 # %% [markdown]
+# ### Contested devices
+#
+# ICBHI's release holds a list, `filename_differences.txt`, which names another device for some
+# recordings than their file names do: for 91 of the 127 single-channel ones that are called
+# Meditron. Nobody settles which is right. A widespread copy of the data says that the list can be
+# ignored; elsewhere an erratum redid all tables by device because of it. The sample rate of the
+# files sides with the list: on real recordings all 91 are at 44.1 kHz, and the other 36 at 4 or 10
+# kHz. So the sample rate is one more label of the device. Here `device` is the name in the file
+# name and `listed_device` that of the list; both can be had wherever a device matters.
+
+# %%
+contested = recordings[recordings["device"] != recordings["listed_device"]]
+print(f"{len(contested)} recordings with two devices")
+by = ["corpus", "device", "listed_device", "sample_rate", "split"]
+recordings.groupby(by).size().rename("recordings").reset_index()
+
+# %% [markdown]
 # ### How unevenly do patients contribute?
 #
 # A class margin counts events, but events of one patient resemble each other. The table shows the
@@ -246,7 +263,9 @@ pd.DataFrame(held, index=[f"fold {k}" for k in range(1, 6)])
 # ## Event durations and repeat-padding
 #
 # The model's input is 8 s long. A shorter event is repeated until it fills them, so most of an
-# input is a copy. If classes differ in length, the number of copies reveals the class.
+# input is a copy. If classes differ in length, the number of copies reveals the class. On real
+# recordings they do, and in opposite ways: ICBHI's abnormal cycles are longer than its normal ones,
+# SPRSound's abnormal events are shorter (notebook 07 measures what that is worth).
 
 # %%
 events["copied"] = 100 * (1 - events["seconds"] / 8).clip(lower=0)
@@ -353,7 +372,8 @@ figures.save(fig, "01-bandwidth", profile, bands)
 
 # %%
 by = [events["corpus"], events["raw_label"], events["class"]]
-pd.crosstab(by, events["split"])[["train", "test"]]
+mapped = pd.crosstab(by, events["split"])
+mapped[sorted(mapped, key=lambda split: (split != "train", split))]
 
 # %% [markdown]
 # ### Irregular events

@@ -345,7 +345,8 @@ snr
 LEARNED = {"learned_cheap": "bands"}
 if recorded:  # the embedding needs downloaded weights, and the demo needs no download
     LEARNED["learned_embedding"] = "embedding"
-parts = {split: indicators.whole_recordings(sprsound.select(split)) for split in ("train", "test")}
+tested = {"train": "train", "test": "test_inter"}
+parts = {name: indicators.whole_recordings(sprsound.select(split)) for name, split in tested.items()}
 good = {
     split: (whole.recordings["quality_label"] == "good").to_numpy()
     for split, whole in parts.items()
@@ -600,9 +601,9 @@ figures.save(fig, "02-margins", profile, margins)
 #
 # If the quality margin helps because AQS measures quality, it must beat margins of the same sizes
 # that are assigned to other clips. The ablation ([notebook 05](05_ablate_margins.ipynb)) can take
-# its number from any source below (`Config(quality=...)`). `aqs_device`, the two flat ones
-# (`constant`, `device_mean`) and the other definitions of AQS (`aqs_...`) have values of their
-# own. All the rest assign the very same values, in another order.
+# its number from any source below (`Config(quality=...)`). Those with a device in their name,
+# `constant` and the other definitions of AQS (`aqs_...`) have values of their own. All the rest
+# assign the very same values, in another order.
 
 # %%
 usable = [name for name in sources.SOURCES if name not in ("learned_embedding", "oracle_snr")]
@@ -627,7 +628,8 @@ controls["ρ with AQS"] = assigned.corr(method="spearman")["aqs"].to_numpy()
 controls["missing"] = [metadata[name]["missing"] for name in usable]
 saw = [metadata[name]["sees_sprsound"] for name in usable]
 controls["saw SPRSound's labels"] = np.where(saw, "yes", "no")
-own_values = ["aqs_device", "constant", "device_mean", *sources.DEFINITIONS]
+devices = ["aqs_device", "aqs_listed_device", "device_mean", "listed_device_mean"]
+own_values = [*devices, "constant", *sources.DEFINITIONS]
 same = controls[~controls["source"].isin(own_values)]
 assert np.ptp(same["mean"]) < 1e-3
 Markdown(results.markdown(controls))

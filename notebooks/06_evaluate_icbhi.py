@@ -48,7 +48,7 @@ import seaborn as sns
 import torch
 
 from qlung import evaluation
-from qlung.audio import degrade, frontends
+from qlung.audio import degrade
 from qlung.book import display, figures, results
 from qlung.corpora import CLASSES
 from qlung.evaluation import geometry
@@ -360,7 +360,7 @@ figures.save(fig, "06-angles", profile, shapes.drop(columns="run"))
 @torch.inference_mode()
 def centroid_angles(network):
     """Per class: mean angle to its centroid, and from its centroid to the nearest other one."""
-    x = torch.from_numpy(frontends.extract(test, network.encoder.front_end).astype("float32"))
+    x = torch.from_numpy(network.features(test)[0].astype("float32"))
     embeddings = torch.cat([network.encoder(part) for part in x.split(32)])
     unit, label = torch.nn.functional.normalize(embeddings, dim=1), test.events["label"].to_numpy()
     means = torch.stack([unit[label == k].mean(0) for k in range(4)])
@@ -427,13 +427,12 @@ table.round(1).reset_index()
 def predict_degraded(networks, severities):
     """Predictions of every network for the test cycles at every level of degradation."""
     events = test.events[["event_id", "label"]].assign(patient_id=test.of_events("patient_id"))
-    front_end = next(iter(networks.values())).encoder.front_end
-    out = []
+    first, out = next(iter(networks.values())), []
     for kind, severity, amount in degrade.levels(severities):
-        x = frontends.extract(test, front_end, (kind, amount))
+        features = first.features(test, (kind, amount))
         level = {"kind": kind, "severity": severity, "amount": amount}
         for (method, seed), network in networks.items():
-            predicted = model.outputs(network, x)[0].argmax(1).numpy()
+            predicted = model.outputs(network, *features)[0].argmax(1).numpy()
             out.append(events.assign(method=method, seed=seed, **level, predicted=predicted))
     return pd.concat(out, ignore_index=True)
 

@@ -21,6 +21,16 @@ MN04_URL = f"https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/{
 MN04_SHA256 = "899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c"
 
 
+def pool(maps: Tensor, filled: Tensor | None, axis: int) -> Tensor:
+    """Mean of feature maps [B, C, a, b] over both axes -> [B, C]; of ``axis``, time, only each clip's filled share."""
+    if filled is None:
+        return maps.mean((2, 3))
+    size = maps.shape[axis]
+    inside = torch.arange(size, device=maps.device) < (filled[:, None] * size).ceil()
+    weight = (inside / inside.sum(1, keepdim=True))[:, None]
+    return (maps.mean(5 - axis) * weight).sum(2)
+
+
 class SmallCNN(nn.Module):
     """Four strided convolutions and a mean: 64-d, 61 k parameters, for the demo and as a third encoder."""
 
@@ -36,9 +46,9 @@ class SmallCNN(nn.Module):
             layers += [convolution, nn.BatchNorm2d(width), nn.ReLU()]
         self.features = nn.Sequential(*layers)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
         """[B, frames, mel] -> [B, 64]."""
-        return self.features(features[:, None]).mean((2, 3))
+        return pool(self.features(features[:, None]), filled, axis=2)
 
 
 def _width(channels: float) -> int:
@@ -114,9 +124,9 @@ class MobileNet(nn.Module):
         tags = [nn.Linear(6 * before, 512), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(512, 527)]  # of AudioSet
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *tags)  # only checks the weights
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
         """[B, 128, frames] -> [B, 384]."""
-        return self.features(features[:, None]).mean((2, 3))
+        return pool(self.features(features[:, None]), filled, axis=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,8 +159,8 @@ class Projector(nn.Module):
         hidden = nn.LayerNorm(384), nn.Linear(384, 256), nn.ReLU(), nn.Dropout(0.2)
         self.layers = nn.Sequential(*hidden, nn.Linear(256, self.dim))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, 384] -> [B, 128]."""
+    def forward(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
+        """[B, 384] -> [B, 128]; silence in the clips is part of their embedding."""
         return self.layers(features)
 
 
@@ -170,8 +180,8 @@ class AST(nn.Module):
         fit_positions(network)
         self.network, self.dim = network, network.config.hidden_size
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, 798, 128] -> [B, 768]."""
+    def forward(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
+        """[B, 798, 128] -> [B, 768], of all frames: class tokens take no shares."""
         return self.network(features).pooler_output  # (cls + distillation) / 2
 
 
@@ -201,8 +211,8 @@ class CLAP(nn.Module):
         super().__init__()
         self.network, self.dim = network, network.config.projection_dim
 
-    def forward(self, features: Tensor) -> Tensor:
-        """[B, 1001, 64] -> [B, 512]."""
+    def forward(self, features: Tensor, filled: Tensor | None = None) -> Tensor:
+        """[B, 1001, 64] -> [B, 512], of all frames; its front end adds silence itself."""
         return self.network(features[:, None]).audio_embeds
 
 

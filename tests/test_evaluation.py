@@ -264,3 +264,14 @@ def test_claims_measured_on_synthetic_recordings_name_them(corpus, where):
     assert (verdicts.drop(["C1", "C6", "C7"])["here"] == "-").all()
     assert verdicts.loc["C1", "paper"] == "+2.46 Score"
     assert verdicts.loc["C7", "paper"] == "-"  # the paper gives no number
+
+
+def test_auroc_within_equal_length():
+    """A score that only tells length orders everything, and nothing among events of equal length."""
+    length = np.repeat([1.0, 2.0, 3.0, 4.0], 50)
+    positive = np.random.default_rng(8).random(200) < np.repeat([0.9, 0.6, 0.4, 0.1], 50)
+    assert evaluation.auroc(positive, -length) > 0.75
+    assert evaluation.auroc_within(positive, -length, length, 4) == 0.5
+    assert evaluation.auroc_within(positive, positive - length, length, 4) == 1
+    assert evaluation.auroc_within(positive, positive, np.zeros(200)) == 1
+    assert np.isnan(evaluation.auroc_within(np.ones(8, bool), np.arange(8), np.arange(8)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchaudio.compliance import kaldi
 
-from qlung import backbones, cache, load_corpus, quality, training
+from qlung import audio, backbones, cache, load_corpus, quality, training
 from qlung.audio import frontends
 from qlung.errors import ConfigError, QualityError, WeightsError
 from qlung.evaluation import confusion, icbhi_score
@@ -126,3 +126,34 @@ def test_the_default_definition_is_the_one_the_rule_chooses(real_root):
             if ((aqs <= 0) | (aqs >= 1)).mean() < 0.05:
                 distance[tuple(definition.values())] = np.hypot(aqs.mean() - 0.45, aqs.std() - 0.08)
     assert min(distance, key=distance.get) == tuple(quality.DEFAULT_DEFINITION.values())
+
+
+@pytest.mark.parametrize("settings", [{"pad": "silence"}, {"pad": "reflect"}, {"band_hz": 700.0}])
+def test_padding_and_band_are_settings_of_a_run(settings, synthetic_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    corpus = load_corpus("synthetic")
+    train, tests = corpus.select("train"), {"test": corpus.select("test")}
+    short = {"epochs": 1, "lr": 1e-3, "batch_size": 32}
+    plain, other = (training.fit(training.Config(**short | changed), train, tests) for changed in ({}, settings))
+    assert plain.folder != other.folder
+    columns = [f"p{k}" for k in range(4)]
+    assert np.isfinite(other.predictions()[columns].to_numpy()).all()
+    assert not other.predictions()[columns].equals(plain.predictions()[columns])
+
+
+def test_silence_is_left_out_of_the_mean():
+    maps = torch.randn(2, 3, 8, 5, generator=torch.Generator().manual_seed(0))
+    shares = torch.tensor([1.0, 0.45])  # of eight frames, 3.6: the fourth one is begun
+    along = backbones.pool(maps, shares, axis=2)
+    torch.testing.assert_close(along[0], maps[0].mean((1, 2)))
+    torch.testing.assert_close(along[1], maps[1, :, :4].mean((1, 2)))
+    torch.testing.assert_close(backbones.pool(maps.mT, shares, axis=3), along)
+    torch.testing.assert_close(backbones.pool(maps, None, axis=2), maps.mean((2, 3)))
+
+
+def test_padding_by_hand():
+    clip = np.array([1.0, 2.0, 3.0], dtype=np.float32)
+    assert audio.fit_length(clip, 1, 8, "silence").tolist() == [1, 2, 3, 0, 0, 0, 0, 0]
+    assert audio.fit_length(clip, 1, 8, "reflect").tolist() == [1, 2, 3, 3, 2, 1, 1, 2]
+    assert audio.fit_length(clip, 1, 8).tolist() == [1, 2, 3, 1, 2, 3, 1, 2]  # the fade is shorter than a sample here
+    assert audio.fit_length(clip, 1, 2, "silence").tolist() == [1, 2]

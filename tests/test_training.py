@@ -185,7 +185,7 @@ class Flat(nn.Module):
         super().__init__()
         self.layer = nn.Linear(128, 32)
 
-    def forward(self, x):
+    def forward(self, x, filled=None):
         return torch.relu(self.layer(x)).mean(1)
 
 

@@ -41,21 +41,34 @@ def fade(samples: np.ndarray, rate: int, ends: str = "both") -> np.ndarray:
     return samples
 
 
-def fit_length(clip: np.ndarray, rate: int, seconds: float) -> np.ndarray:
-    """Cut a clip at ``seconds``, or repeat it to that length and fade the last repetition out."""
+def fit_length(clip: np.ndarray, rate: int, seconds: float, pad: str = "repeat") -> np.ndarray:
+    """Cut a clip at ``seconds``, or pad it to that length.
+
+    Parameters
+    ----------
+    pad : {"repeat", "silence", "reflect"}
+        Repeat the clip, with the last repetition faded out (the paper's way; the length can be heard as a rhythm); add
+        zeros; or play it forwards and backwards in turn.
+    """
     n = round(rate * seconds)
-    return clip[:n] if len(clip) >= n else fade(np.resize(clip, n), rate, "end")
+    if len(clip) >= n:
+        return clip[:n]
+    if pad == "silence":
+        return np.pad(clip, (0, n - len(clip)))
+    if pad == "reflect":
+        return np.pad(clip, (0, n - len(clip)), mode="symmetric")
+    return fade(np.resize(clip, n), rate, "end")
 
 
-def cut(recording, events, sample_rate: int, seconds: float | None) -> list[np.ndarray]:
-    """The clips of one recording: read, resampled, faded as a whole, sliced at its events, cut or repeated."""
+def cut(recording, events, sample_rate: int, seconds: float | None, pad: str = "repeat") -> list[np.ndarray]:
+    """The clips of one recording: read, resampled, faded as a whole, sliced at its events, cut or padded."""
     samples = fade(read(recording.path, sample_rate)[0], sample_rate)
     out = []
     for event in events.itertuples():
         clip = samples[round(event.start_s * sample_rate) : round(event.end_s * sample_rate)]
         if not len(clip):
             raise AudioError(f"{event.event_id}: no sample at {sample_rate} Hz: too short, or past the end")
-        out.append(clip if seconds is None else fit_length(clip, sample_rate, seconds))
+        out.append(clip if seconds is None else fit_length(clip, sample_rate, seconds, pad))
     return out
 
 
@@ -92,14 +105,14 @@ def cut_clips(corpus, sample_rate: int, seconds: float | None = 8.0):
     yield from zip(corpus.events["event_id"], itertools.chain.from_iterable(cuts), strict=True)
 
 
-def map_clips(corpus, sample_rate: int, seconds: float, function):
+def map_clips(corpus, sample_rate: int, seconds: float, function, pad: str = "repeat"):
     """Iterate over ``function(Tensor [k, n]) -> array [k, ...]`` of each recording's clips, in order, on all cores.
 
     Peak memory does not depend on the number of recordings. ``function`` runs in threads and must be pure.
     """
 
     def work(recording, events):
-        clips = torch.from_numpy(np.stack(cut(recording, events, sample_rate, seconds)))
+        clips = torch.from_numpy(np.stack(cut(recording, events, sample_rate, seconds, pad)))
         return np.concatenate([function(few) for few in clips.split(FEW)])
 
     return _in_order(work, _jobs(corpus))

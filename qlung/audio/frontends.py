@@ -110,17 +110,36 @@ def spec_augment(features: Tensor, generator: torch.Generator, width: tuple[int,
     return out
 
 
-def extract(corpus, front_end: FrontEnd, degradation: tuple[str, float] = ("none", 0.0)) -> np.ndarray:
+def extract(
+    corpus, front_end: FrontEnd, degradation: tuple[str, float] = ("none", 0.0), pad: str = "repeat", band_hz: float = 0
+) -> np.ndarray:
     """Features of every event, float16 and memory-mapped, in the order of ``corpus.events``; on all cores.
 
-    The audio is first `degraded` by the kind and amount in ``degradation``. Float16 keeps three digits of
-    a feature of unit scale: the difference to float32 is at most 1e-3 within [-2, 2].
+    Float16 keeps three digits of a feature of unit scale: the difference to float32 is at most 1e-3 within [-2, 2].
+
+    Parameters
+    ----------
+    degradation : tuple of kind and amount
+        How the audio is first `degraded`.
+    pad : {"repeat", "silence", "reflect"}
+        How a shorter event fills the clip, see `fit_length`.
+    band_hz : float [Hz]
+        All above it is removed first, so that devices with a wider band don't differ in it; 0 removes nothing.
     """
     rate, key = front_end.sample_rate, {"corpus": corpus.fingerprint(), "degradation": degradation}
-    key |= {"front_end": dataclasses.asdict(front_end), "code": code_version("audio")}
+    key |= {"front_end": dataclasses.asdict(front_end), "code": code_version("audio"), "pad": pad, "band_hz": band_hz}
 
     def features(waveform: Tensor) -> np.ndarray:
-        return front_end(degraded(waveform, rate, *degradation)).half().numpy()
+        limited = degraded(waveform, rate, "lowpass", band_hz) if band_hz else waveform
+        return front_end(degraded(limited, rate, *degradation)).half().numpy()
 
-    parts = clips.map_clips(corpus, rate, front_end.seconds, features)
+    parts = clips.map_clips(corpus, rate, front_end.seconds, features, pad)
     return cached_array("features", key, lambda: parts, rows=len(corpus.events))
+
+
+def filled(corpus, seconds: float, pad: str) -> np.ndarray | None:
+    """Share of each clip that is not silence added by ``pad``, float32; None where nothing is added."""
+    if pad != "silence":
+        return None
+    length = corpus.events["end_s"] - corpus.events["start_s"]
+    return (length / seconds).clip(upper=1).to_numpy("float32")

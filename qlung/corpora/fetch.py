@@ -189,6 +189,8 @@ def _assemble(name: str, files: list[dict], parts: list[Path], whole: Path) -> s
         for file, path in zip(files, parts, strict=True):
             if file.get("unpack"):
                 unpack(path, whole, file.get("strip", 0))
+                for inner in [*whole.rglob("*.zip")]:
+                    unpack(inner, inner.parent)
             else:
                 shutil.copyfile(path, whole / file["name"])
         found = verify.examine(name, whole)

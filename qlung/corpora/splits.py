@@ -25,10 +25,16 @@ def shared_patients(corpus: Corpus) -> pd.DataFrame:
 
     In ICBHI's official split these are 156 and 218.
     """
-    sides = corpus.recordings.groupby("patient_id")["split"].nunique()
-    events = pd.crosstab(corpus.of_events("patient_id").rename("patient_id"), corpus.events["split"])
+    sides = corpus.recordings["split"].str.partition("_")[0].groupby(corpus.recordings["patient_id"]).nunique()
+    side = corpus.events["split"].str.partition("_")[0]  # a named test is a test
+    events = pd.crosstab(corpus.of_events("patient_id").rename("patient_id"), side)
     both = events.reindex(index=sides.index[sides > 1], columns=["train", "test"], fill_value=0)
     return both.rename_axis(columns=None).reset_index()
+
+
+def all_seen(train: Corpus, test: Corpus) -> bool:
+    """Whether every patient of a test is in the training corpus, too: then it is no test on new patients."""
+    return train.name == test.name and set(test.recordings["patient_id"]) <= set(train.recordings["patient_id"])
 
 
 def official_disjoint(corpus: Corpus, to: str = "test") -> Corpus:

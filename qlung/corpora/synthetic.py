@@ -225,14 +225,14 @@ def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
         (folder / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
         splits.append(f"{stem}\t{split}\n")
         truth += [{"event_id": f"{stem}#{i:02d}", **row, "device": name} for i, row in enumerate(times)]
-    (base / icbhi.SPLIT_NAMES[0]).write_text("".join(splits), encoding="utf-8")
+    (base / "official_split.txt").write_text("".join(splits), encoding="utf-8")
     return truth
 
 
 def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
     truth = []
-    for number, layouts in enumerate(sprsound.PARTS.values(), 1):
-        wavs, jsons = (base / name for name in layouts[0])
+    for number, part in enumerate(("train", "inter"), 1):
+        wavs, jsons = (base / name for name in sprsound.PARTS[part][0])
         wavs.mkdir(parents=True)
         jsons.mkdir(parents=True)
         for index in range(count):
@@ -276,12 +276,12 @@ def ensure(root: str | Path | None = None) -> Path:
     return final
 
 
-def _register(kind: str, loader) -> None:
+def _register(kind: str, loader, **made) -> None:
     def read(root: Path | None, subset: str | None) -> Corpus:
-        return dataclasses.replace(loader.read(ensure(root) / kind, subset), name=f"synthetic-{kind}")
+        return dataclasses.replace(loader.read(ensure(root) / kind, subset, **made), name=f"synthetic-{kind}")
 
     register(Source(f"synthetic-{kind}", read, recorded=False, labels=loader.LABELS))
 
 
 _register("icbhi", icbhi)
-_register("sprsound", sprsound)
+_register("sprsound", sprsound, parts=("train", "inter"))

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -17,10 +19,11 @@ SHORTEST_S = 0.010  # less is no sound to classify, and may hold no sample at al
 ASIDE = "event left out"
 CLASSES = ("normal", "crackle", "wheeze", "both")
 
-TEXT, SPLIT = pa.Column(str), pa.Column(str, pa.Check.isin(["train", "test"]))
+TEXT, SPLIT = pa.Column(str), pa.Column(str, pa.Check.str_matches("^(train|dev|test|test_[a-z0-9]+)$"))
 
 RECORDINGS = pa.DataFrameSchema({
-    "recording_id": pa.Column(str, unique=True), "patient_id": TEXT, "device": TEXT, "location": TEXT, "split": SPLIT,
+    "recording_id": pa.Column(str, unique=True), "patient_id": TEXT, "device": TEXT, "listed_device": TEXT,
+    "location": TEXT, "split": SPLIT,
     "sample_rate": pa.Column(int, pa.Check.gt(0)), "duration_s": pa.Column(float, pa.Check.gt(0)), "path": TEXT,
     "quality_label": pa.Column(str, pa.Check.isin(["", "good", "poor"])),
     "sha256": pa.Column(str, pa.Check.str_matches("^[0-9a-f]{64}$")),
@@ -41,25 +44,35 @@ class Corpus:
     ----------
     name : str
     recordings : DataFrame
-        One row per recording that is present: recording_id, patient_id, device, location, split, sample_rate [Hz],
-        duration_s, path, quality_label ("good", "poor" or "" where there is none), sha256 (of the decoded samples).
+        One row per recording that is present: recording_id, patient_id, device, listed_device (what a list of the
+        owners' says instead; else the same), location, split ("train", "dev", "test", or a named test like
+        "test_inter"), sample_rate [Hz] (of the file: it tells devices apart), duration_s, path, quality_label ("good",
+        "poor" or "" where there is none), sha256 (of the decoded samples).
     events : DataFrame
         One row per labelled interval (ICBHI's cycle, SPRSound's event) of those recordings: event_id, recording_id,
         start_s, end_s, label (0 normal, 1 crackle, 2 wheeze, 3 both), crackle, wheeze, raw_label (the owners'), split.
     report : DataFrame
         What was left out or adjusted while reading: recording_id, what was found, and what was done ("absent"; "left
-        out": the whole recording; "event left out"; or what was changed or kept). Nothing is dropped without a row.
+        out": the whole recording; "not used": it is whole, and not for this; "event left out"; or what was changed or
+        kept). Nothing is dropped without a row.
+    unit : {"event", "recording"}
+        What is classified. "recording": the owners label whole recordings, and events are windows of them, whose
+        probabilities are averaged.
     """
 
     name: str
     recordings: pd.DataFrame
     events: pd.DataFrame
     report: pd.DataFrame
+    unit: str = "event"
 
     def select(self, split: str) -> "Corpus":
-        """Keep the recordings and events of one split."""
-        tables = (table[table["split"] == split].reset_index(drop=True) for table in (self.recordings, self.events))
-        return Corpus(self.name, *tables, self.report)
+        """Keep the recordings and events of one split; "test" is every test, also the named ones."""
+        tables = [
+            table[(table["split"] == split) | table["split"].str.startswith(f"{split}_")].reset_index(drop=True)
+            for table in (self.recordings, self.events)
+        ]
+        return dataclasses.replace(self, recordings=tables[0], events=tables[1])
 
     def of_events(self, column: str) -> pd.Series:
         """A column of ``recordings`` ("device", "patient_id", ...) for every event, in the order of ``events``."""
@@ -83,7 +96,18 @@ class Corpus:
 
 
 class Unusable(ValueError):
-    """Why a loader leaves a recording out."""
+    """Why a loader leaves a recording out; ``done`` is "not used" where nothing is wrong with the file."""
+
+    def __init__(self, why: str, done: str = "left out"):
+        super().__init__(why)
+        self.done = done
+
+
+def files_of(folder: Path, suffix: str) -> dict[str, Path]:
+    """Files of a folder by name, without the suffix, whose case does not matter; hidden ones (``._a.wav``) are none."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = (path for path in paths if path.suffix.lower() == suffix)
+    return {path.stem: path for path in found if not path.name.startswith(".")}
 
 
 class Tables:
@@ -92,20 +116,30 @@ class Tables:
     ``root`` is the folder that is read, for messages; ``labels`` maps each of the owners' labels to one of ``CLASSES``.
     """
 
-    def __init__(self, name: str, root: Path, labels: dict[str, str]):
-        self.name, self.root, self.labels = name, root, labels
+    def __init__(self, name: str, root: Path, labels: dict[str, str], unit: str = "event"):
+        self.name, self.root, self.labels, self.unit = name, root, labels, unit
         self.recordings, self.events, self.report = [], [], []
 
     def note(self, recording_id: str, what: str, done: str = "left out") -> None:
         """Report what was found in a recording and what was done about it."""
-        self.report.append((recording_id, what, done))
+        self.report.append((os.fsencode(recording_id).decode("utf-8", "backslashreplace"), what, done))
+
+    def set_copies_aside(self, files: dict[str, Path]) -> list[Path]:
+        """The files but copies of another, as a browser or a file manager names them: "x (1)", "x - Copy"."""
+        copies = {}
+        for name in files:
+            if (original := re.sub(r" \(\d+\)$| - Copy( \(\d+\))?$", "", name)) in files and original != name:
+                copies[name] = original
+                self.note(name, f"by its name a copy of {original}", "not used")
+        return [path for name, path in files.items() if name not in copies]
 
     def add_all(self, files: Iterable[Path], describe: Callable) -> None:
         """Add every WAV file that is usable; the others are reported with the reason.
 
         ``describe`` takes a path and the facts of ``wav.examine``, and returns the events (start [s], end [s], raw
-        label) and the columns patient_id, device, location, split and quality_label. What it raises is the reason to
-        leave the recording out: Unusable, or OSError and ValueError where the annotation cannot be read.
+        label; a time that can't be read is the text found) and the columns patient_id, device, location, split and
+        quality_label. What it raises is the reason to leave the recording out: Unusable, or OSError and ValueError
+        where the annotation cannot be read.
         """
         for folder, paths in itertools.groupby(files, lambda path: path.parent):
             for path, sound in wav.examine_all(folder, list(paths)).items():
@@ -113,12 +147,8 @@ class Tables:
                     if sound["unusable"]:
                         raise Unusable(sound["unusable"])
                     events, columns = describe(path, sound)
-                    if unknown := [event[2] for event in events if event[2] not in self.labels]:
-                        raise Unusable(f"unknown label {str(unknown[0])[:40]!r}, expected {', '.join(self.labels)}")
-                    if wrong := [event for event in events if not 0 <= event[0] < event[1] < math.inf]:
-                        raise Unusable(f"has the interval {wrong[0][0]}..{wrong[0][1]} s")
                 except Unusable as error:
-                    self.note(path.stem, str(error))
+                    self.note(path.stem, str(error), error.done)
                 except FileNotFoundError as error:
                     self.note(path.stem, f"has no annotation {Path(error.filename).suffix}")
                 except (OSError, ValueError) as error:
@@ -128,13 +158,20 @@ class Tables:
 
     def add(self, path: Path, sound: dict, events: list[tuple[float, float, str]], columns: dict) -> None:
         """Add a usable recording and its events (start s, end s, raw label), checked against its end."""
-        name, duration, before = path.stem, sound["frames"] / sound["rate"], 0.0
+        name, duration, before = columns.get("recording_id", path.stem), sound["frames"] / sound["rate"], 0.0
         self.report += [(name, *note) for note in sound["notes"]]
         facts = {"sample_rate": sound["rate"], "duration_s": duration, "sha256": sound["sha256"], "path": str(path)}
-        self.recordings.append({"recording_id": name} | columns | facts)
+        self.recordings.append({"recording_id": name, "listed_device": columns["device"]} | columns | facts)
         if not events and columns["quality_label"] != "poor":
             self.note(name, "no event is labelled", "kept")
         for index, (start, end, raw_label) in enumerate(events):
+            if raw_label not in self.labels:
+                known = ", ".join(self.labels)
+                self.note(name, f"event {index} has the unknown label {str(raw_label)[:40]!r}, expected {known}", ASIDE)
+                continue
+            if str in (type(start), type(end)) or not 0 <= start < end < math.inf:
+                self.note(name, f"event {index} has the interval {start}..{end} s", ASIDE)
+                continue
             cut = min(end, duration)
             if start >= duration:
                 self.note(name, f"event {index} starts at {start:.3f} s, after the end ({duration:.3f} s)", ASIDE)
@@ -144,7 +181,7 @@ class Tables:
                 continue
             if end - duration > 0.002:  # annotations are rounded to a millisecond
                 self.note(name, f"event {index} ends {end - duration:.3f} s after the recording", "cut at the end")
-            if start < before - 0.002:
+            if start < before - 0.002 and self.unit == "event":
                 self.note(name, f"event {index} starts {before - start:.3f} s before the one before it ends", "kept")
             before, label = max(before, end), CLASSES.index(self.labels[raw_label])
             self.events.append((f"{name}#{index:02d}", name, start, cut, label, label in (1, 3), label in (2, 3),
@@ -161,7 +198,8 @@ class Tables:
         recordings = recordings.sort_values("recording_id", ignore_index=True)
         events = pd.DataFrame(self.events, columns=[*EVENTS.columns]).sort_values("event_id", ignore_index=True)
         try:
-            corpus = Corpus(self.name, RECORDINGS.validate(recordings), EVENTS.validate(events), pd.DataFrame())
+            tables = RECORDINGS.validate(recordings), EVENTS.validate(events), pd.DataFrame()
+            corpus = Corpus(self.name, *tables, self.unit)
         except pa.errors.SchemaError as error:
             raise CorpusError(f"{self.name}: the tables read from '{self.root}' break the schema: {error}") from error
         for row in corpus.duplicates().itertuples():
@@ -176,7 +214,7 @@ def from_rows(name: str, folder: Path, rows: pd.DataFrame, labels: dict[str, str
     Parameters
     ----------
     rows : DataFrame
-        Must have: file (below ``folder``), patient_id, split ("train" or "test"), label (the owners'; empty: the
+        Must have: file (below ``folder``), patient_id, split (as in `Corpus`), label (the owners'; empty: the
         recording has no event). May have: start_s and end_s (without them an event is the whole recording), device,
         location, quality_label ("good", "poor" or "").
     labels : dict of str -> str

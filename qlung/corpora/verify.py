@@ -11,9 +11,9 @@ from .tables import ASIDE, Corpus
 
 
 def counts(corpus: Corpus) -> dict:
-    """recordings, patients, and events per class in train and test."""
+    """recordings, patients, and events per class in every split."""
     patients = corpus.recordings["patient_id"].nunique()
-    by_split = {split: corpus.select(split).counts() for split in ("train", "test")}
+    by_split = {split: corpus.select(split).counts() for split in sorted(corpus.recordings["split"].unique())}
     return {"recordings": len(corpus.recordings), "patients": patients} | by_split
 
 
@@ -30,8 +30,9 @@ def examine(name: str, root: Path | None = None) -> dict:
     Returns
     -------
     dict
-        corpus, verdict, recordings, patients, events, train, test, missing and damaged (recording: why), remarks
-        (recording, what, what was done), duplicates, and ``differs``: what is not as expected. The verdict is
+        corpus, verdict, recordings, patients, events, events per class of each split, missing and damaged (recording:
+        why), remarks (recording, what, what was done), duplicates, and ``differs``: what is not as expected. The
+        verdict is
 
         - "complete": every recording is usable and every count as expected, events left out included;
         - "damaged": something is there and cannot be used;
@@ -56,10 +57,11 @@ def examine(name: str, root: Path | None = None) -> dict:
             found["remarks"].append([recording, what, done])
     # An event that was left out is annotated, so part of the published counts, though not usable.
     aside = int((corpus.report["done"] == ASIDE).sum())
-    accounted = aside and found["events"] + aside == sum(expect.get("train", [])) + sum(expect.get("test", []))
-    for key in [key for key in expect if not (accounted and key in ("train", "test"))]:
-        if found[key] != expect[key]:
-            found["differs"].append(f"{key}: {found[key]}, the whole corpus has {expect[key]}")
+    splits = [key for key in expect if isinstance(expect[key], list)]
+    accounted = aside and found["events"] + aside == sum(sum(expect[key]) for key in splits)
+    for key in [key for key in expect if not (accounted and key in splits)]:
+        if found.get(key) != expect[key]:
+            found["differs"].append(f"{key}: {found.get(key, 'nothing')}, the whole corpus has {expect[key]}")
     partial = found["missing"] or found["recordings"] < expect.get("recordings", 0)
     verdicts = {"damaged": found["damaged"], "partial": partial, "different": found["differs"], "complete": expect}
     return found | {"verdict": next((verdict for verdict, holds in verdicts.items() if holds), "unchecked")}

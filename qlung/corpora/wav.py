@@ -11,20 +11,27 @@ from ..cache import file_facts
 
 ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 1000, 192000, 8
+CHUNKS = (b"data", b"LIST", b"fact", b"bext", b"id3 ", b"cue ", b"PEAK", b"JUNK", b"smpl")
 STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders write when they do not know the real one
 
 
 def data_length(path: Path) -> tuple[int, int]:
-    """Bytes of samples that a RIFF header states, and bytes that follow it; (0, 0) where there is no such header."""
+    """Bytes of samples that a RIFF header states (-1: none are named), and bytes that follow it; (0, 0) for no RIFF."""
     with path.open("rb") as file:
         start, head = file.read(12), file.read(8)
-        while start[:4] + start[8:] == b"RIFFWAVE" and len(head) == 8:
+        if start[:4] + start[8:] != b"RIFFWAVE":
+            return 0, 0
+        while len(head) == 8:
             name, length = struct.unpack("<4sI", head)
             if name == b"data":
                 return length, path.stat().st_size - file.tell()
-            file.seek(length + length % 2, 1)
+            after = file.tell() + length
+            file.seek(after)
             head = file.read(8)
-    return 0, 0
+            if length % 2 and head[:4] not in CHUNKS:  # some recorders leave out the byte that makes a length even
+                file.seek(after + 1)
+                head = file.read(8)
+    return -1, 0
 
 
 def examine(path: Path) -> dict:
@@ -40,6 +47,8 @@ def examine(path: Path) -> dict:
     found = {"rate": 0, "frames": 0, "sha256": "", "notes": [], "unusable": ""}
     try:
         length, present = data_length(path)
+        if length < 0:
+            return found | {"unusable": "its header names no samples"}
         if length > present and length not in STREAMED:
             return found | {"unusable": f"cut short: {present} of the {length} bytes that its header states"}
         with soundfile.SoundFile(path) as file:

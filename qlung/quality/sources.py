@@ -18,6 +18,7 @@ from . import learned
 SOURCES = {
     "aqs": "the paper's score",
     "aqs_device": "AQS, H and R shifted so that every device has the same mean",
+    "aqs_listed_device": "the same with the devices of the owners' list (ICBHI's filename_differences.txt)",
     "aqs_frames": "AQS with the mean of the frames' entropies, FFT bins",
     "aqs_plane": "AQS with the entropy of the whole time-frequency plane, FFT bins",
     "aqs_bins": "AQS with the entropy of the mean power spectrum, FFT bins",
@@ -27,6 +28,7 @@ SOURCES = {
     "shuffled": "AQS of another training clip at random",
     "constant": "mean AQS for every clip",
     "device_mean": "mean AQS of the clip's device",
+    "listed_device_mean": "mean AQS of the clip's device by the owners' list",
     "inverted": "the best clip gets the worst one's AQS",
     "learned_cheap": "fitted on SPRSound train's Poor Quality labels, twenty band features",
     "learned_embedding": "fitted on the same labels, AudioSet embedding",
@@ -70,15 +72,15 @@ def training_quality(corpus, source: str = "aqs", alpha: float = 0.7, beta: floa
     if source not in SOURCES:
         raise QualityError(f"unknown quality source '{source}': choose from {', '.join(SOURCES)}")
     h, r = quality.measure(corpus, **DEFINITIONS.get(source, {})).T
-    device = corpus.of_events("device").to_numpy()
-    devices = device if source == "aqs_device" else None
+    device = corpus.of_events("listed_device" if "listed" in source else "device").to_numpy()
+    devices = device if source in ("aqs_device", "aqs_listed_device") else None
     scorer = quality.QualityScorer(alpha, beta, normalise).fit(h, r, devices)
     values, known = scorer.score(h, r, devices), np.isfinite(h)
     if source == "constant":
         values = np.full(len(values), values[known].mean())
-    elif source == "device_mean":
+    elif source in ("device_mean", "listed_device_mean"):
         values = pd.Series(values).groupby(device).transform("mean").to_numpy()
-    elif source not in ("aqs", "aqs_device", *DEFINITIONS):
+    elif devices is None and source not in ("aqs", *DEFINITIONS):
         order = -values if source == "inverted" else _order(corpus, source, seed)
         known &= np.isfinite(order)
         values = assign_by_rank(order, values, known)

@@ -44,6 +44,8 @@ class Config(Settings):
         step is proportional to its rate, so that is a rate of (1 - b) lr: their 0.5 halves every step.
     quality : where the margin's quality comes from, one of ``sources.SOURCES``.
     head : "" is the method's own; "linear" or "angular" is another definition of a row of Table 3.
+    pad : how an event shorter than the clip fills it; with "silence", cnn and mn04 average over the filled frames only.
+    band_hz : remove all above this frequency first, in training and in tests; 0 removes nothing.
     precision : "fp32", or mixed "bf16" or (on a GPU) "fp16"; cosines, margins and losses are fp32 always.
 
     Raises
@@ -72,6 +74,8 @@ class Config(Settings):
     quality: Literal[*sources.SOURCES] = "aqs"
     head: Literal["", "linear", "angular"] = ""
     augment: bool = True
+    pad: Literal["repeat", "silence", "reflect"] = "repeat"
+    band_hz: NotNegative = 0.0
     pretrained: bool = True
     checkpoint: Literal["last", "val", "best_on_test"] = "last"
     accumulate: Count = 1

@@ -9,7 +9,7 @@ from ..corpora import Corpus
 from ..errors import TrainingError
 from . import runs
 from .loop import fit
-from .model import Model
+from .model import Model, per_recording
 from .profiles import load_profile, parts
 
 
@@ -90,12 +90,14 @@ def load_models(profile: str, predictions: pd.DataFrame, backbone: str) -> dict[
 
 
 def _clips(train: Corpus, tests: dict[str, Corpus]) -> pd.DataFrame:
-    """event_id, patient_id, device and AQS of every test clip."""
+    """event_id, patient_id, device and AQS of everything that is classified: test clips, or recordings."""
     scorer = quality.QualityScorer().fit(*quality.measure(train).T)
     out = []
     for test in tests.values():
         h, r = quality.measure(test).T
         known = np.where(np.isfinite(h) & np.isfinite(r), scorer.score(h, r), np.nan)
         columns = {name: test.of_events(name) for name in ("patient_id", "device")}
-        out.append(test.events[["event_id"]].assign(aqs=known, **columns))
+        rows = test.events[["event_id", "recording_id"]].assign(aqs=known, **columns)
+        rows = per_recording(rows) if test.unit == "recording" else rows
+        out.append(rows.drop(columns="recording_id"))
     return pd.concat(out)

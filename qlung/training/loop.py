@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ..audio import frontends
 from ..corpora import CLASSES
-from ..corpora.splits import grouped_folds
+from ..corpora.splits import all_seen, grouped_folds
 from ..errors import ConfigError, TrainingError
 from ..evaluation import icbhi_score
 from ..margins import Objective
@@ -46,8 +46,9 @@ class Trainer:
             self.validation = next(iter(tests.values()))
         front_end, scorer = self.model.encoder.front_end, (config.alpha, config.beta, config.normalise)
         with torch.random.fork_rng(devices=[]):  # a front end that builds a network must not move the seed
-            self.x = frontends.extract(self.corpus, front_end)
+            self.x, filled = self.model.features(self.corpus)
             aqs, self.quality = sources.training_quality(self.corpus, config.quality, *scorer, config.seed)
+        self.filled = None if filled is None else torch.from_numpy(filled)
         self.target = torch.tensor(self.corpus.events["label"].to_numpy())
         self.aqs, self.counts = torch.tensor(aqs, dtype=torch.float32), self.target.bincount(minlength=4).tolist()
         self.masks = frontends.MASKS.get(front_end.recipe) if config.augment else None
@@ -138,6 +139,10 @@ def fit(config: Config, corpus, tests=None, profile: str = "demo", progress=lamb
     ConfigError, MarginError, WeightsError, TrainingError
     """
     tests = tests or {}
+    if seen := [name for name, test in tests.items() if all_seen(corpus, test)]:
+        patients = tests[seen[0]].recordings["patient_id"].nunique()
+        found = f"all {patients} patients of test '{seen[0]}' are in the training corpus '{corpus.name}', too"
+        raise ConfigError(f"{found}: test on other patients, or train on another corpus")
     folder = runs.run_folder(profile, config, corpus, tests)
     if runs.is_finished(folder):
         return runs.open_run(folder, config)
@@ -181,7 +186,8 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
                 exchange = world == 1 or is_last  # processes exchange gradients once per step, not once per part
                 with contextlib.nullcontext() if exchange else net.no_sync():
                     with torch.autocast(device.type, half, enabled=half is not None):
-                        logits, cosine, norm = net(features[part])
+                        filled = None if run.filled is None else run.filled[clips].to(device)
+                        logits, cosine, norm = net(features[part], filled)
                     loss, loss_cls, margin = run.objective(logits, cosine, norm, target, aqs)
                     run.scaler.scale(world * share * loss).backward()  # DDP takes the mean over processes
                 sums.append(_part_sums(share, len(batch), loss, loss_cls, margin, logits, cosine, target))

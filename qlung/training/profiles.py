@@ -10,7 +10,7 @@ from pydantic import Field
 
 from .. import paths
 from ..corpora import Corpus, find, load_corpus
-from ..corpora.splits import grouped_folds, official_disjoint
+from ..corpora.splits import all_seen, grouped_folds, official_disjoint
 from ..errors import ConfigError, choices
 from .config import STRICT, Config, Settings
 
@@ -120,11 +120,25 @@ def open_corpora(profile: str, data: str = "", table: str = "") -> dict[str, Cor
 
 
 def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, dict[str, Corpus]]]:
-    """(training corpus, test corpora by name) of a profile: one pair, or one for each fold."""
+    """(training corpus, test corpora by name) of a profile: one pair, or one for each fold.
+
+    The first test of a corpus has the corpus' name, another one its split's name, too: "sprsound", "sprsound-intra". A
+    test all of whose patients are in the training corpus is left out: it is no test on new patients.
+    """
     row, corpora = load_profile(profile, table), open_corpora(profile, data, table)
     if row.split == "official_disjoint":
         corpora[row.train_on] = official_disjoint(corpora[row.train_on])
     train = corpora[row.train_on].select("train")
+    for name, part in [(row.train_on, train), *((name, corpus.select("test")) for name, corpus in corpora.items())]:
+        if not len(part.events):
+            side = "training" if part is train else "test"
+            raise ConfigError(f"profile {profile}: corpus '{name}' has no {side} recordings here; `qlung data verify`")
     if row.split == "folds":
         return [(c.select("train"), {"validation": c.select("test")}) for c in grouped_folds(train, FOLDS)]
-    return [(train, {name: corpus.select("test") for name, corpus in corpora.items()})]
+    tests = {}
+    for name, corpus in corpora.items():
+        for split in sorted(set(corpus.recordings["split"]) - {"train", "dev"}):
+            test = corpus.select(split)
+            if not (name == row.train_on and all_seen(train, test)):
+                tests[f"{name}{split.removeprefix('test').replace('_', '-')}" if name in tests else name] = test
+    return [(train, tests)]
