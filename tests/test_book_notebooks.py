@@ -362,6 +362,7 @@ def test_finished_models_can_be_loaded_and_predict(small_book):
     assert list(models) == [("ce", 0), ("ce", 1), ("qlung", 0), ("qlung", 1)]
     icbhi = profiles.open_corpora("demo")["synthetic-icbhi"].select("test")
     for (method, seed), network in models.items():
+        assert not network.training
         run = predictions[(predictions["method"] == method) & (predictions["seed"] == seed)]
         own = run[run["corpus"] == "synthetic-icbhi"].reset_index(drop=True)
         pd.testing.assert_frame_equal(model.predict(network, icbhi), own[[*model.predict(network, icbhi)]])

@@ -359,6 +359,15 @@ seeds = [0]
         ("seeds", "seed", "backbones.cnn.seeds: Field required"),
         ("[profiles.mine.backbones.cnn]", "[profiles.mine.backbones]\ncnn = 3\n[x]", "backbones.cnn should be a valid"),
         ("seeds = [0]", "seeds = [0]\nseed = 1", "multiple values for keyword argument 'seed'"),
+        ("seeds = [0]", "seeds = 3", "backbones.cnn.seeds should be a valid list"),
+        ("seeds = [0]", "seeds = [-1]", "seed should be greater than or equal to 0"),
+        ("seeds = [0]", f"seeds = [{2**70}]", "seed"),
+        ("seeds = [0]", "seeds = [0]\nvariants = {}", "backbones.cnn.variants should be a valid list"),
+        ("seeds = [0]", "seeds = [0]\nvariants = [{lam = 0.8}]", "the variant {'lam': 0.8} names no method"),
+        ("seeds = [0]", "seeds = [0]\nscale_cls = 0.0", "scale_cls should be greater than 0"),
+        ("seeds = [0]", "seeds = [0]\nweight_decay = -1.0", "weight_decay should be greater than or equal to 0"),
+        ("seeds = [0]", "seeds = [0]\nalpha = 5.0", "alpha should be less than or equal to 1"),
+        ('["icbhi:sc", "sprsound"]', '"icbhi"', "corpora should be a valid list"),
     ]:
         with pytest.raises(ConfigError, match=message):
             load(good.replace(old, new)).rows()

@@ -56,7 +56,7 @@ class Config(Settings):
 
     method: Literal[*METHODS] = "qlung"
     backbone: Literal["cnn", "mn04", "mn04_frozen", "ast", "clap"] = "cnn"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     epochs: Count = 50
     batch_size: Count = 8
     lr: Positive = 5e-5
@@ -68,8 +68,8 @@ class Config(Settings):
     kappa: NotNegative = 0.5
     class_target: NotNegative = 0.2
     fixed_margin: Annotated[float, Field(ge=0, le=math.pi)] = 0.2
-    alpha: float = 0.7
-    beta: float = 0.3
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.7
+    beta: Annotated[float, Field(ge=0, le=1)] = 0.3
     normalise: Literal[*NORMALISERS] = "none"
     quality: Literal[*sources.SOURCES] = "aqs"
     head: Literal["", "linear", "angular"] = ""

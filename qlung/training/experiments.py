@@ -84,7 +84,7 @@ def load_models(profile: str, predictions: pd.DataFrame, backbone: str) -> dict[
     for label, config in load_profile(profile).rows(backbone):
         if (label, config.seed) in own:
             folder = paths.runs_dir(profile) / f"{backbone}-{config.method}" / own[label, config.seed]
-            out[label, config.seed] = Model(config)
+            out[label, config.seed] = Model(config).eval()
             load_model(out[label, config.seed], folder / "model.safetensors")
     return out
 

@@ -1,6 +1,7 @@
 """Profiles: which corpora, backbones, methods and seeds make a study."""
 
 import itertools
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,6 +48,10 @@ class Profile(Settings):
     split: Literal["official", "official_disjoint", "folds"] = "official"
 
     def __post_init__(self):
+        if not re.fullmatch(r"\w[\w-]*", self.name):
+            raise ConfigError(f"a profile can't be named '{self.name}': use letters, digits, - and _")
+        if wrong := [v for row in self.backbones.values() for v in row.variants if "method" not in v]:
+            raise ConfigError(f"profile {self.name}: the variant {wrong[0]} names no method")
         if len(set(self.names)) < len(self.names):
             raise ConfigError(f"each corpus can be named once: {', '.join(self.corpora)}")
         object.__setattr__(self, "train_on", self.train_on or self.names[0])
@@ -91,7 +96,7 @@ def _expand(variant: dict) -> list[tuple[str, dict]]:
     """{method = "qlung", lam = [0, 1]} means two variants; several lists mean all their combinations."""
     lists = [value if isinstance(value, list) else [value] for value in variant.values()]
     each = [dict(zip(variant, values, strict=True)) for values in itertools.product(*lists)]
-    return [(" ".join([v.get("method", "?"), *(f"{k}={x}" for k, x in v.items() if k != "method")]), v) for v in each]
+    return [(" ".join([v["method"], *(f"{k}={x}" for k, x in v.items() if k != "method")]), v) for v in each]
 
 
 def load_profile(name: str, table: str = "") -> Profile:
