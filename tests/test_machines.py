@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from qlung import load_corpus, paths
-from qlung.book import engine, notebooks
+from qlung.book import engine, notebooks, results
 from qlung.errors import ConfigError, QlungError, TrainingError
 from qlung.training import Config, fit, runs
 
@@ -165,3 +165,22 @@ def test_a_commit_is_recorded_only_if_it_is_ours(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", inside)
     record = runs.provenance()
     assert (record["commit"], record["dirty"]) == ("unknown", None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('better = "qlung"', 'bettter = "qlung"', r"(?s)table claims: .*bettter.*not permitted"),
+        ('better = "qlung"', 'better = "qlugn"', "C1: unknown 'qlugn': choose from .*did you mean 'qlung'"),
+        ('corpus = "icbhi"', 'corpus = "icbih"', "C1: unknown 'icbih': choose from .*did you mean 'icbhi'"),
+        ('judged_on = ["paper"]', 'judged_on = "disco sc"', "(?s)table claims: .*judged_on.*valid list"),
+        ('judged_on = ["paper"]', 'judged_on = ["papre"]', "C1: unknown 'papre'"),
+        ('id = "C1"', 'id = "C1', "table claims"),
+    ],
+)
+def test_mistakes_in_the_claims_are_named(old, new, message, tmp_path, monkeypatch):
+    text = paths.CLAIMS.read_text(encoding="utf-8")
+    monkeypatch.setattr(paths, "CLAIMS", tmp_path / "claims.toml")
+    paths.CLAIMS.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        results.verdicts("sc", results.headline())

@@ -1,16 +1,53 @@
 """The paper's claims against what was measured."""
 
 import tomllib
+from typing import Annotated
 
 import pandas as pd
+import pydantic
+from pydantic import Field
 
 from .. import paths
+from ..errors import ConfigError
 from .intervals import difference
 
 
+class Claim(pydantic.BaseModel, strict=True, extra="forbid"):
+    """A claim of claims.toml: what the paper says, which two methods it compares, and what would decide it."""
+
+    id: str
+    text: str
+    source: str
+    paper: str
+    judged_on: list[str]
+    better: str = ""
+    than: str = ""
+    corpus: str = ""
+    statistic: str = "Score"
+    lowest_aqs: Annotated[float, Field(gt=0, le=1)] = 1.0
+    confirmed_if: str = ""
+    contradicted_if: str = ""
+    measured_in: str = ""
+
+
+class Choice(pydantic.BaseModel, strict=True, extra="forbid"):
+    """An entry of the interpretation ledger: what the paper leaves open, and what is chosen here."""
+
+    open: str
+    ours: str
+    others: str
+    why: str
+    tried: str = ""
+
+
 def load(table: str = "claims") -> list[dict]:
-    """The entries of claims.toml: its "claims", or its interpretation "ledger"."""
-    return tomllib.loads(paths.CLAIMS.read_text(encoding="utf-8"))[table]
+    """The entries of claims.toml: its "claims", or its interpretation "ledger"; ConfigError names what is wrong."""
+    kind = {"claims": Claim, "ledger": Choice}[table]
+    try:
+        rows = tomllib.loads(paths.CLAIMS.read_text(encoding="utf-8"))[table]
+        return [kind(**row).model_dump(exclude_unset=True) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:  # a ValidationError is a ValueError, and names the key
+        raise ConfigError(f"'{paths.CLAIMS}', table {table}: {error}") from error
 
 
 def measure(claim: dict, predictions: pd.DataFrame) -> pd.DataFrame:
