@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torchaudio.compliance import kaldi
 
@@ -157,3 +158,11 @@ def test_padding_by_hand():
     assert audio.fit_length(clip, 1, 8, "reflect").tolist() == [1, 2, 3, 3, 2, 1, 1, 2]
     assert audio.fit_length(clip, 1, 8).tolist() == [1, 2, 3, 1, 2, 3, 1, 2]  # the fade is shorter than a sample here
     assert audio.fit_length(clip, 1, 2, "silence").tolist() == [1, 2]
+
+
+def test_a_silent_channel_is_not_averaged_in(tmp_path):
+    sound = 0.5 * np.sin(np.arange(4000) / 10)
+    soundfile.write(tmp_path / "a.wav", np.stack([sound, 0 * sound], 1), 4000)
+    soundfile.write(tmp_path / "b.wav", np.stack([sound, sound / 2], 1), 4000)
+    assert np.abs(audio.read(tmp_path / "a.wav")[0] - sound).max() < 1e-4
+    assert np.abs(audio.read(tmp_path / "b.wav")[0] - 0.75 * sound).max() < 1e-4

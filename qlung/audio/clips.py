@@ -24,6 +24,8 @@ def read(path: str, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
         raise AudioError(f"cannot read '{path}': {error}. `qlung data verify` shows what else is damaged.") from error
     if not len(samples):
         raise AudioError(f"'{path}' holds no samples")
+    if samples.shape[1] > 1 and samples.any():
+        samples = samples[:, samples.any(axis=0)]  # a silent channel would only halve the level
     samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     if sample_rate and sample_rate != rate:

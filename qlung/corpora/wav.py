@@ -10,6 +10,7 @@ import soundfile
 from ..cache import file_facts
 
 ENCODINGS = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+CLIPPED = 0.01  # share of samples at full scale from which a recording is remarked upon
 LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 1000, 192000, 8
 CHUNKS = (b"data", b"LIST", b"fact", b"bext", b"id3 ", b"cue ", b"PEAK", b"JUNK", b"smpl")
 STREAMED = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # lengths that recorders write when they do not know the real one
@@ -65,16 +66,22 @@ def examine(path: Path) -> dict:
 
 def _decode(file: soundfile.SoundFile) -> dict:
     kind = "float64" if file.subtype in ("FLOAT", "DOUBLE") else "int32"
-    digest, frames, broken, silent = hashlib.sha256(), 0, 0, True
+    digest, frames, broken, full, silent = hashlib.sha256(), 0, 0, 0, np.ones(file.channels, bool)
+    limit = 0.999 if kind == "float64" else 0.999 * 2**31
     for block in file.blocks(1 << 16, dtype=kind, always_2d=True):
         digest.update(np.ascontiguousarray(block))
         frames += len(block)
         broken += int((~np.isfinite(block)).any(1).sum())
-        silent = silent and not block.any()
+        full += int(((block >= limit) | (block <= -limit)).any(1).sum())
+        silent &= ~block.any(0)
     if broken == frames:
         return {"unusable": "not one sample is finite" if frames else "holds no samples"}
-    notes = [(broken, f"{broken} samples are not finite", "set to 0"), (silent, "silent: every sample is 0", "kept"),
-             (file.channels > 1, f"has {file.channels} channels", "averaged")]  # fmt: skip
+    some = silent.any() and not silent.all()
+    notes = [(broken, f"{broken} samples are not finite", "set to 0"),
+             (silent.all(), "silent: every sample is 0", "kept"),
+             (file.channels > 1, f"has {file.channels} channels", "averaged"),
+             (some, f"channel {silent.argmax() + 1} of {file.channels} is silent", "not used"),
+             (full > CLIPPED * frames, f"{full / frames:.0%} of the samples are at full scale: clipped", "kept")]
     notes = [[what, done] for applies, what, done in notes if applies]
     return {"frames": frames, "sha256": digest.hexdigest(), "notes": notes}
 
