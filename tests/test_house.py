@@ -13,8 +13,8 @@ HOME = Path(cache.__file__).parent
 ROOMS = ["errors", "paths", "cache", "__init__", "corpora", "audio", "margins", "backbones", "evaluation", "quality",
          "training", "book"]  # fmt: skip
 GROUND = ("errors", "paths", "cache", "__init__")  # one room of four files
-MOST_LINES, MOST_CODE = 5510, 3150
-FILES = sorted(HOME.rglob("*.py"))
+MOST_LINES, MOST_CODE = 5765, 3416
+FILES = sorted(path for path in HOME.rglob("*.py") if path.name != "__main__.py")  # the command, no room
 
 
 def room_of(path: Path) -> str:
@@ -52,7 +52,7 @@ def code_lines(text: str) -> int:
 
 def test_the_rooms_are_these():
     entries = {path.name.removesuffix(".py") for path in HOME.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert entries - {"__pycache__"} == set(ROOMS)
+    assert entries - {"__pycache__", "__main__"} == set(ROOMS)
     assert len(ROOMS) <= 12
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -184,3 +185,77 @@ def test_mistakes_in_the_claims_are_named(old, new, message, tmp_path, monkeypat
     paths.CLAIMS.write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         results.verdicts("sc", results.headline())
+
+
+def stub(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The Makefile and what set-up reads; a Python whose environments are stubs that print what they are given."""
+    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+        shutil.copy(paths.ROOT / name, tmp_path)
+    shown = 'echo "$0 given: $* [$PIP_USER$PIP_TARGET$PYTHONPATH]"'
+    make_venv = f"""
+    case "$1" in -m) mkdir -p .venv/bin; for name in python qlung; do
+      printf '#!/bin/sh\\n%s\\n' '{shown}' > .venv/bin/$name; chmod +x .venv/bin/$name; done;; esac"""
+    stub(tmp_path / "bin" / "python3.11", make_venv)
+    return tmp_path
+
+
+def make(checkout, *words, **env):
+    env = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"} | env
+    env["PATH"] = f"{checkout / 'bin'}:{env['PATH']}"
+    return subprocess.run(["make", *words], cwd=checkout, env=env, capture_output=True, text=True)
+
+
+def test_set_up_leaves_the_users_settings_of_pip_and_python_out(checkout):
+    done = make(checkout, "setup", PIP_USER="1", PIP_TARGET="/elsewhere", PYTHONPATH="/modules")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[]") == 2  # two calls of pip
+
+
+@pytest.mark.parametrize("data", ['/data/$HOME "x"', "/data/it's [1] é", "/data/$(echo no)", ""])
+def test_a_data_folder_arrives_as_it_was_typed(data, checkout):
+    done = make(checkout, "reproduce", f"DATA={data}")
+    assert f"qlung given: reproduce --profile demo --data {data} []" in done.stdout
+
+
+def test_an_environment_of_another_folder_is_noticed(checkout):
+    make(checkout, "setup")
+    moved = checkout.with_name("moved")
+    checkout.rename(moved)
+    done = make(moved, "reproduce")
+    assert done.returncode != 0
+    assert f"This .venv was made in '{checkout}', and would run the code there: rm -rf .venv" in done.stdout
+    assert "given: reproduce" not in done.stdout
+
+
+def test_another_machine_is_told_at_once(checkout):
+    stub(checkout / "bin" / "uname", 'case "$1" in -s) echo Darwin;; *) echo arm64;; esac')
+    done = make(checkout, "setup")
+    assert done.returncode != 0
+    assert "requirements.lock is for Linux on x86-64, this is Darwin on arm64" in done.stdout
+    assert not (checkout / ".venv").exists()
+
+
+def test_pip_can_read_what_conda_gives_it(tmp_path):
+    """conda hands the rows under "pip:" to pip as a file of requirements."""
+    text = (paths.ROOT / "environment.yml").read_text(encoding="utf-8")
+    rows = [line.strip().removeprefix("- ") for line in text.partition("- pip:")[2].splitlines() if line.strip()]
+    assert rows == ["-r requirements.lock", "-e ."]
+    (tmp_path / "condaenv.txt").write_text(
+        f"-r {paths.ROOT / 'requirements.lock'}\n-e {paths.ROOT}\n", encoding="utf-8"
+    )
+    words = ["install", "--dry-run", "--no-index", "--no-build-isolation", "-r", str(tmp_path / "condaenv.txt")]
+    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Would install" in done.stdout or "already satisfied" in done.stdout
+
+
+def test_the_package_is_a_command():
+    done = subprocess.run([sys.executable, "-m", "qlung", "--help"], capture_output=True, text=True)
+    assert "reproduce" in done.stdout

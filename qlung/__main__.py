@@ -1,0 +1,5 @@
+"""``python -m qlung`` is ``qlung``."""
+
+from .book.cli import main
+
+main()
