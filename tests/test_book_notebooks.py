@@ -165,7 +165,7 @@ def test_everything_that_is_imported_is_declared():
                 imported.add(node.module.partition(".")[0])
     imported -= set(sys.stdlib_module_names) | {"qlung"}
     assert {{"sklearn": "scikit-learn"}.get(name, name).lower() for name in imported} <= declared
-    assert {"nbclient", "nbformat", "traitlets", "pydantic", "filelock"} <= declared
+    assert {"nbclient", "nbformat", "jupyter_client", "pydantic", "filelock"} <= declared
 
 
 def test_environment_files_agree():

@@ -26,7 +26,7 @@ def outputs(path) -> str:
     return "".join(str(cell.outputs) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code")
 
 
-def test_a_notebook_runs_without_the_users_settings(tmp_path, monkeypatch):
+def test_a_notebook_runs_without_the_users_settings(tmp_path, monkeypatch, capfd):
     """A backend that draws nothing, LaTeX in every figure, a start-up file, and another kernel named python3."""
     home = tmp_path / "home"
     for folder in (home / "mpl", home / "ipython" / "profile_default" / "startup", home / "jp" / "kernels" / "python3"):
@@ -44,6 +44,7 @@ def test_a_notebook_runs_without_the_users_settings(tmp_path, monkeypatch):
     asked = "import sys\nprint('leaked' in globals(), sys.executable, open.__call__ and sys.flags.utf8_mode)"
     notebook = write_notebook(tmp_path / "one.ipynb", draw, asked)
     done = outputs(notebooks.run_notebook(notebook, tmp_path / "out.ipynb", {"profile": "demo"}))
+    assert "plain text" not in capfd.readouterr().err  # what ipykernel says where nothing is encrypted
     assert "image/png" in done
     assert f"False {sys.executable} 1" in done
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from ipykernel.kernelspec import make_ipkernel_cmd
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
 from nbclient.exceptions import DeadKernelError
@@ -24,7 +24,7 @@ class BookKernel(AsyncKernelManager):
 
     def __init__(self, **settings):
         super().__init__(transport_encryption="auto", **settings)  # else clips travel as plain text
-        self._kernel_spec = KernelSpec(argv=make_ipkernel_cmd(), language="python", display_name="Python 3")
+        self._kernel_spec = KernelSpec(**get_kernel_dict())
 
     async def start_kernel(self, **settings) -> None:
         """Start it without the user's settings in its environment, and with text in UTF-8."""
