@@ -250,8 +250,8 @@ figures.save(fig, "01-splits", profile, divisions)
 # exactly once. The table shows how many events each fold holds out.
 
 # %% tags=["check"]
-held = {}
-for name, corpus in corpora.items():
+held, trainable = {}, {name: c for name, c in corpora.items() if len(c.select("train").events)}
+for name, corpus in trainable.items():
     folds = splits.grouped_folds(corpus.select("train"))
     assert not any(len(splits.shared_patients(fold)) for fold in folds)
     tested = [fold.select("test").events["event_id"] for fold in folds]
@@ -546,7 +546,8 @@ def measure(corpus, sounds: pd.Series) -> pd.DataFrame:
 sounds = truth.set_index("event_id")["sound"]
 measured = {name: measure(corpus, sounds) for name, corpus in made.items()}
 if profiles.load_profile(profile).recorded:
-    for name, corpus in corpora.items():
+    labelled = {name: corpus for name, corpus in corpora.items() if corpus.unit == "event"}
+    for name, corpus in labelled.items():
         measured[name] = measure(corpus, corpus.events.set_index("event_id")["raw_label"])
 by_sound = pd.concat([table.assign(corpus=name) for name, table in measured.items()])
 by_sound = by_sound.groupby(["corpus", "sound"])
