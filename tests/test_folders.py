@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from test_bad_inputs import CHILDREN, NAMES, tone, write_base, write_json
 
-from qlung import load_corpus, paths
+from qlung import evaluation, load_corpus, paths
 from qlung.corpora import kauh, verify, wav
 from qlung.corpora.tables import CLASSES
 from qlung.errors import ConfigError, CorpusError
@@ -300,6 +300,15 @@ def test_patients_that_were_trained_on_are_no_test(real_root, tmp_path):
     sprsound = load_corpus("sprsound", real_root)
     with pytest.raises(ConfigError, match="all 162 patients of test 'intra' are in the training corpus"):
         fit(Config(), sprsound.select("train"), {"intra": sprsound.select("test_intra")})
+
+
+def test_what_length_alone_gives_on_sprsound(real_root):
+    """The numbers that notebook 07 states."""
+    test = load_corpus("sprsound", real_root).select("test_inter").events
+    seconds = test["end_s"] - test["start_s"]
+    assert 100 * evaluation.auroc(test["label"] > 0, -seconds) == pytest.approx(83.3, abs=0.05)
+    assert evaluation.icbhi_score(test["label"], np.where(seconds < 1, 2, 0)).score == pytest.approx(70.0, abs=0.05)
+    assert seconds.groupby(test["label"] > 0).median().round(2).tolist() == [1.66, 0.67]
 
 
 def test_the_registry_knows_every_recorded_corpus():
