@@ -362,7 +362,8 @@ def centroid_angles(network):
     """Per class: mean angle to its centroid, and from its centroid to the nearest other one."""
     x = torch.from_numpy(network.features(test)[0].astype("float32"))
     embeddings = torch.cat([network.encoder(part) for part in x.split(32)])
-    unit, label = torch.nn.functional.normalize(embeddings, dim=1), test.events["label"].to_numpy()
+    unit = torch.nn.functional.normalize(embeddings, dim=1)
+    label = torch.tensor(test.events["label"].tolist())
     means = torch.stack([unit[label == k].mean(0) for k in range(4)])
     centroids = torch.nn.functional.normalize(means, dim=1)
     to_own = (unit * centroids[label]).sum(1).clamp(-1, 1).arccos().rad2deg()
@@ -420,7 +421,6 @@ table.round(1).reset_index()
 # noise below 2 kHz (its amount is the signal-to-noise ratio, SNR), clipping, and a band limit. Notebook 02 lets you
 # listen to them. The finished networks of one backbone, the cheapest, predict the degraded cycles. None was trained on
 # such audio.
-
 
 
 # %%
