@@ -19,7 +19,7 @@ from qlung.evaluation import claims
 from qlung.training import experiments
 
 KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
-        "device"]  # fmt: skip
+        "device", "listed_device"]  # fmt: skip
 DETAILS = [f"{letter}{k}" for letter in "pc" for k in range(4)]
 BEGIN, END = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
 
