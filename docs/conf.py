@@ -1,0 +1,164 @@
+"""The book as a static site: `make site`. Nothing is executed; the pages are the committed notebooks and docs.
+
+The source folder is the repository, so that links between notebooks, docs and README work here as they do there.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+
+def repository() -> str:
+    """Web address of the repository that Colab and Binder can open: from the environment, else the GitHub remote."""
+    if named := os.environ.get("QLUNG_REPOSITORY") or os.environ.get("GITHUB_REPOSITORY"):
+        return named if "://" in named else f"https://github.com/{named}"
+    git = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    remote = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    found = re.fullmatch(r"(?:https://|git@)github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?", remote)
+    return f"https://github.com/{found[1]}" if found else ""
+
+
+project = "QLung companion"
+author = "The QLung companion authors"
+project_copyright = author
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "notebooks/[0-9]*.ipynb", "notebooks/exercises/[0-9]*.ipynb", "README.md", "RESULTS.md",
+                    "data/README.md", "figures/*/results.md"]  # fmt: skip
+# Folders that are not walked through
+exclude_patterns = [".*", "qlung", "tests", "tools", "benchmarks", "runs", "site", "docs/_*", "data/*/**", "**/mine",
+                    "**/.ipynb_checkpoints", "*.egg-info"]  # fmt: skip
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+
+# Text and notebooks
+nb_execution_mode = "off"
+nb_merge_streams = True
+nb_ipywidgets_js = {}
+nb_mime_priority_overrides = [("html", "image/png", 5)]
+myst_enable_extensions = ["amsmath", "dollarmath", "attrs_inline"]
+myst_heading_anchors = 4
+suppress_warnings = ["myst.strikethrough"]
+
+# API pages
+default_role = "code"
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+napoleon_use_param = False
+
+# Look. Everything comes from the site's own folder.
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["_static"]
+html_extra_path = ["_root"]
+html_css_files = ["site.css"]
+html_js_files = ["site.js"]
+html_show_sphinx = False
+html_copy_source = True
+html_last_updated_fmt = None
+mathjax_path = "mathjax/tex-chtml.js"
+html_theme_options = {
+    "repository_url": repository(),
+    "repository_branch": "main",
+    "use_repository_button": bool(repository()),
+    "launch_buttons": {"colab_url": "https://colab.research.google.com", "binderhub_url": "https://mybinder.org",
+                       "notebook_interface": "jupyterlab"} if repository() else {},
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+    "show_toc_level": 2,
+    "use_fullscreen_button": False,
+    "navigation_with_keys": False,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}  # fmt: skip
+
+
+def slug(heading: str) -> str:
+    """The anchor that MyST, like GitHub, gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def read_as_here(app, docname, source):
+    """What JupyterLab and GitHub understand, in Sphinx's words: folded cells, anchors of notebooks, <a id>."""
+    if not docname.startswith("notebooks/"):
+        source[0] = re.sub(r'<a id="([\w-]+)"></a>', r"[]{#\1}", source[0])
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+        if cell["cell_type"] == "markdown":
+            text = "".join(cell["source"])
+            cell["source"] = re.sub(r"\]\(#([^)]+)\)", lambda link: f"](#{slug(link[1].replace('-', ' '))})", text)
+    source[0] = json.dumps(notebook)
+
+
+def as_restructured_text(app, what, name, obj, options, lines):
+    """Docstrings: a separator after the second backtick of `name`(...), and notes "field : text" as a list."""
+    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?=[\w(\[])", r"``\1``\\ ", line) for line in lines]
+    if what == "class" and name.endswith(".Config"):
+        lines[:] = [re.sub(r"^ {4}", "  ", re.sub(r"^(\w+) : ", r"- **\1**: ", line)) for line in lines]
+
+
+class DescribeFigures(SphinxPostTransform):
+    """Give every picture of a notebook a text: its section, and the sentence that follows or precedes it."""
+
+    default_priority = 500
+
+    def run(self, **_):
+        for image in self.document.findall(nodes.image):
+            if image.get("alt"):
+                continue
+            cell = image
+            while not isinstance(cell.parent, nodes.section | nodes.document):
+                cell = cell.parent
+            section = cell.parent
+            title = section.next_node(nodes.title)
+            around = section.children[section.index(cell) + 1 :][:1] + section.children[: section.index(cell)][::-1]
+            said = next((node.astext() for node in around if isinstance(node, nodes.paragraph)), "")
+            sentence = re.split(r"(?<=[.:])\s", " ".join(said.split()))[0].rstrip(":.")
+            image["alt"] = f"Figure in the section “{title.astext() if title else self.env.docname}”: {sentence}."
+
+
+def add_lab_button(app, pagename, templatename, context, doctree):
+    """Beside Colab and Binder: the notebook in the JupyterLab that `make lab` starts on the reader's machine."""
+    if not pagename.startswith("notebooks/") or "header_buttons" not in context:
+        return
+    lab = {"type": "link", "text": "JupyterLab", "url": f"http://localhost:8888/lab/tree/{pagename}.ipynb",
+           "tooltip": "Open in JupyterLab on this computer, after make lab", "icon": "fas fa-flask"}  # fmt: skip
+    groups = [button for button in context["header_buttons"] if button.get("label") == "launch-buttons"]
+    if not groups:
+        groups = [{"type": "group", "tooltip": "Launch this notebook", "icon": "fas fa-rocket", "buttons": [],
+                   "label": "launch-buttons"}]  # fmt: skip
+        context["header_buttons"].append(groups[0])
+    groups[0]["buttons"].insert(0, lab)
+
+
+def copy_mathjax(app, error):
+    """The parts of MathJax that the pages use: 3 of its 24 MB."""
+    home = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
+    to = Path(app.outdir, "_static", "mathjax")
+    if error is None:
+        for part in ("output/chtml/fonts", "input/tex/extensions"):
+            shutil.copytree(home / part, to / part, dirs_exist_ok=True)
+        shutil.copy2(home / "tex-chtml.js", to)
+
+
+def setup(app):
+    app.connect("source-read", read_as_here)
+    app.connect("autodoc-process-docstring", as_restructured_text)
+    app.add_post_transform(DescribeFigures)
+    app.connect("html-page-context", add_lab_button, priority=600)
+    app.connect("build-finished", copy_mathjax)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
