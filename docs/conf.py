@@ -29,6 +29,9 @@ def repository() -> str:
     return f"https://github.com/{found[1]}" if found else ""
 
 
+# A browser prints the handout; without one the site has it as a page only.
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
 project = "QLung companion"
 author = "The QLung companion authors"
 project_copyright = author
@@ -45,7 +48,8 @@ nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js = {}
 nb_mime_priority_overrides = [("html", "image/png", 5)]
-myst_enable_extensions = ["amsmath", "dollarmath", "attrs_inline"]
+myst_enable_extensions = ["amsmath", "dollarmath", "attrs_inline", "substitution"]
+myst_substitutions = {"handout": '<a href="handout.pdf">PDF</a>' if CHROMIUM else "page (print it from the browser)"}
 myst_heading_anchors = 4
 suppress_warnings = ["myst.strikethrough"]
 
@@ -60,6 +64,8 @@ napoleon_use_param = False
 # Look. Everything comes from the site's own folder.
 html_theme = "sphinx_book_theme"
 html_title = project
+html_context = {"default_mode": "auto"}
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_extra_path = ["_root"]
 html_css_files = ["site.css"]
@@ -78,6 +84,7 @@ html_theme_options = {
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_fullscreen_button": False,
+    "navbar_persistent": [],
     "navigation_with_keys": False,
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
@@ -145,14 +152,20 @@ def add_lab_button(app, pagename, templatename, context, doctree):
     groups[0]["buttons"].insert(0, lab)
 
 
-def copy_mathjax(app, error):
-    """The parts of MathJax that the pages use: 3 of its 24 MB."""
+def finish(app, error):
+    """After the pages: the parts of MathJax that they use (3 of its 24 MB), and the handout as PDF."""
+    if error is not None or app.builder.format != "html":
+        return
     home = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static" / "mathjax"
-    to = Path(app.outdir, "_static", "mathjax")
-    if error is None:
-        for part in ("output/chtml/fonts", "input/tex/extensions"):
-            shutil.copytree(home / part, to / part, dirs_exist_ok=True)
-        shutil.copy2(home / "tex-chtml.js", to)
+    out = Path(app.outdir)
+    for part in ("output/chtml/fonts", "input/tex/extensions"):
+        shutil.copytree(home / part, out / "_static" / "mathjax" / part, dirs_exist_ok=True)
+    shutil.copy2(home / "tex-chtml.js", out / "_static" / "mathjax")
+    if CHROMIUM:
+        command = [CHROMIUM, "--headless", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=10000",
+                   f"--print-to-pdf={out / 'docs' / 'handout.pdf'}"]  # fmt: skip
+        command += ["--no-sandbox"] if os.geteuid() == 0 else []
+        subprocess.run([*command, (out / "docs" / "handout.html").as_uri()], check=True, capture_output=True, timeout=60)
 
 
 def setup(app):
@@ -160,5 +173,5 @@ def setup(app):
     app.connect("autodoc-process-docstring", as_restructured_text)
     app.add_post_transform(DescribeFigures)
     app.connect("html-page-context", add_lab_button, priority=600)
-    app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

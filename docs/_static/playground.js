@@ -68,13 +68,13 @@
 
   const bump = (f, centre, width) => exp(-(((f - centre) / width) ** 2) / 2);
   const SOUNDS = { // power per bin of a sound without noise, any unit
-    breath: (f) => 1 / (1 + (f / 200) ** 4),
-    wheeze: (f) => 0.05 / (1 + (f / 200) ** 4) + bump(f, 400, 25) + 0.2 * bump(f, 800, 25),
+    breath: (f) => 1 / (1 + (f / 200) ** 6),
+    wheeze: (f) => 0.05 / (1 + (f / 200) ** 6) + bump(f, 400, 25) + 0.2 * bump(f, 800, 25),
     tone: (f) => bump(f, 400, 8),
     white: () => 1,
   };
   const LEVEL = -30; // dBFS of the sound before gain
-  const FLOOR = -60; // dB of the device's own hiss over the whole band, relative to the sound
+  const FLOOR = -80; // dB of the device's own hiss over the whole band, relative to the sound
 
   const sum = (values) => values.reduce((a, b) => a + b, 0);
   const scaled = (values, total) => { const by = total / sum(values); return values.map((x) => x * by); };
@@ -115,7 +115,7 @@
   const text = (x, y, words, attributes = "") => `<text x="${x}" y="${y}" ${attributes}>${words}</text>`;
   const rect = (x, y, width, height, attributes) =>
     `<rect x="${x}" y="${y}" width="${max(0, width).toFixed(1)}" height="${height}" ${attributes}/>`;
-  const BOX = { left: 46, right: 330, top: 16, bottom: 222 }; // of a panel of 340 x 264
+  const BOX = { left: 46, right: 330, top: 16, bottom: 222 }; // of a panel of 340 x 270
 
   function axes(xs, ys, xTicks, yTicks, xLabel, yLabel) {
     const { left, right, top, bottom } = BOX;
@@ -125,7 +125,7 @@
         + text(xs(x), bottom + 17, x >= 1000 ? `${x / 1000}k` : x, 'text-anchor="middle"')).join("")
       + line([[left, top], [left, bottom], [right, bottom]], 'class="axis"')
       + text((left + right) / 2, bottom + 36, xLabel, 'text-anchor="middle"')
-      + text(left - 40, top - 4, yLabel, "");
+      + text(left - 44, top - 11, yLabel);
   }
   const linear = (from, to, low, high) => (x) => low + ((x - from) / (to - from)) * (high - low);
   function nice(largest) { // three or four round ticks up to the largest value
@@ -273,7 +273,8 @@
       line-height: 1.4; margin: 1rem 0; max-width: 72rem; color: inherit }
     html[data-theme="dark"] .qlung-board, body[data-jp-theme-light="false"] .qlung-board {
       --common: #56b4e9; --rare: #e58bbf; --soft: #b0b0b0; --line: #4a4a4a }
-    .qlung-board .buttons, .qlung-board .controls, .qlung-board .panels { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem }
+    .qlung-board .buttons, .qlung-board .controls { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem }
+    .qlung-board .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem }
     .qlung-board .controls { margin: 0.7rem 0 }
     .qlung-board .control { flex: 1 1 17rem; min-width: 0; display: grid; grid-template-columns: 1fr 5.5rem; gap: 0 0.6rem }
     .qlung-board .control label { grid-column: 1 / 3 }
@@ -286,7 +287,7 @@
     .qlung-board select option { color: #222; background: #fff }
     .qlung-board button { cursor: pointer }
     .qlung-board :is(input, select, button):focus-visible { outline: 3px solid var(--common); outline-offset: 2px }
-    .qlung-board .panel { flex: 1 1 17rem; min-width: 0; max-width: 30rem; margin: 0 }
+    .qlung-board .panel { min-width: 0; max-width: 26rem; margin: 0 }
     .qlung-board .panel figcaption { font-weight: 600; margin: 0; text-align: left; color: inherit }
     .qlung-board svg { width: 100%; height: auto; display: block; background: transparent }
     .qlung-board svg text { font: 13px sans-serif; fill: currentColor }
@@ -319,7 +320,7 @@
 
   function mount(root) {
     const kind = root.dataset.qlungBoard, board = BOARDS[kind];
-    if (!board || root.childElementCount) return;
+    if (!board || root.classList.contains("qlung-board")) return;
     const id = `qlung-${kind}-${document.querySelectorAll(".qlung-board").length}`;
     const inAddress = "address" in root.dataset;
     const state = { ...board.start };
@@ -339,7 +340,7 @@
         <button type="button" data-preset="">reset</button></div>
       <div class="controls">${board.controls.map(control).join("")}</div>
       <div class="panels">${Object.keys(board.panels).map((title, i) => `<figure class="panel"><figcaption
-        id="${id}-panel-${i}">${title}</figcaption><svg viewBox="0 0 340 264" role="img" aria-labelledby="${id}-panel-${i}"
+        id="${id}-panel-${i}">${title}</figcaption><svg viewBox="0 -8 340 270" role="img" aria-labelledby="${id}-panel-${i}"
         aria-describedby="${id}-numbers" ${board.drag && !i ? 'class="drag"' : ""}></svg></figure>`).join("")}</div>
       <ul class="key">${board.key.map(([style, words]) => `<li><svg viewBox="0 0 32 12" aria-hidden="true"><path
         class="${style}" d="M0 6L32 6"/></svg>${words}</li>`).join("")}</ul>
