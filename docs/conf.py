@@ -3,6 +3,7 @@
 The source folder is the repository, so that links between notebooks, docs and README work here as they do there.
 """
 
+import ast
 import importlib.util
 import json
 import os
@@ -118,8 +119,37 @@ def as_restructured_text(app, what, name, obj, options, lines):
         lines[:] = [re.sub(r"^ {4}", "  ", re.sub(r"^(\w+) : ", r"- **\1**: ", line)) for line in lines]
 
 
+SIGNS = {"theta": "θ", "rho": "ρ", "Delta": "Δ", "nabla": "∇", "gamma": "γ", "kappa": "κ", "lambda": "λ", "Vert": "|"}
+
+
+def plain(label: str) -> str:
+    """A label without its LaTeX."""
+    label = re.sub(r"\\([a-zA-Z]+) ?", lambda sign: SIGNS.get(sign[1], ""), label)
+    return " ".join(re.sub(r"[${}\\]", "", label).split())
+
+
+def labels(source: str) -> str:
+    """What the code of a figure calls it and its axes: file name, titles, axis labels."""
+    said, name = {"title": [], "xlabel": [], "ylabel": []}, ""
+    try:
+        calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    except SyntaxError:
+        return ""
+    for call in calls:
+        words = [node.value for node in call.args if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        function = getattr(call.func, "attr", "")
+        if function == "save" and words:
+            name = words[0].split("-", 1)[-1].replace("-", " ")
+        given = [(key.arg, key.value.value) for key in call.keywords if isinstance(key.value, ast.Constant)]
+        for key, value in [*given, *((function.removeprefix("set_"), word) for word in words)]:
+            if key in said and isinstance(value, str) and plain(value):
+                said[key].append(plain(value))
+    parts = {"": [name], "Panels: ": said["title"], "Horizontal: ": said["xlabel"], "Vertical: ": said["ylabel"]}
+    return " ".join(f"{key}{'; '.join(dict.fromkeys(row))}." for key, row in parts.items() if any(row))
+
+
 class DescribeFigures(SphinxPostTransform):
-    """Give every picture of a notebook a text: its section, and the sentence that follows or precedes it."""
+    """Give every picture of a notebook a text: its section, what its code calls it, and the sentence that follows."""
 
     default_priority = 500
 
@@ -130,12 +160,13 @@ class DescribeFigures(SphinxPostTransform):
             cell = image
             while not isinstance(cell.parent, nodes.section | nodes.document):
                 cell = cell.parent
-            section = cell.parent
-            title = section.next_node(nodes.title)
-            around = section.children[section.index(cell) + 1 :][:1] + section.children[: section.index(cell)][::-1]
-            said = next((node.astext() for node in around if isinstance(node, nodes.paragraph)), "")
-            sentence = re.split(r"(?<=[.:])\s", " ".join(said.split()))[0].rstrip(":.")
-            image["alt"] = f"Figure in the section “{title.astext() if title else self.env.docname}”: {sentence}."
+            section, title = cell.parent, cell.parent.next_node(nodes.title)
+            code = "\n".join(node.astext() for node in cell.findall(nodes.literal_block) if node.get("language"))
+            after = section.children[section.index(cell) + 1 :][:1]
+            said = " ".join(after[0].astext().split()) if after and isinstance(after[0], nodes.paragraph) else ""
+            sentence = re.split(r"(?<=[.:?])\s", said)[0].rstrip(":")
+            where = f"Figure in the section “{title.astext() if title else self.env.docname}”:"
+            image["alt"] = " ".join(filter(None, [where, labels(code), sentence]))
 
 
 def add_lab_button(app, pagename, templatename, context, doctree):

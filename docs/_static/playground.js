@@ -218,8 +218,8 @@
                  "poor audio": { ...PAPER, aqs: 0 } },
       controls: [
         { name: "loss", label: "loss", options: { qlung: "QLung: two terms", arcface: "ArcFace: one term, one margin" } },
-        { name: "scale_cls", label: "scale s_a of the classifier", low: 1, high: 100, log: true },
-        { name: "scale_margin", label: "scale s_d of the margin loss", low: 1, high: 100, log: true },
+        { name: "scale_cls", label: "scale s<sub>a</sub> of the classifier", low: 1, high: 100, log: true },
+        { name: "scale_margin", label: "scale s<sub>d</sub> of the margin loss", low: 1, high: 100, log: true },
         { name: "lam", label: "weight λ of the margin loss", low: 0, high: 2, step: 0.05 },
         { name: "target", label: "target margin [rad]", low: 0, high: 0.6, step: 0.01 },
         { name: "imbalance", label: "imbalance, common : rare", low: 1, high: 100, log: true },
@@ -258,10 +258,10 @@
       panels: { "Spectrum: drag the red line": drawSpectrum, "What the entropy is taken of": drawDensity,
                 "Entropy, level, AQS and margin": drawScores },
       key: [],
-      table: (numbers) => [["H", "R [dBFS]", "R", "AQS", "m_q = κ AQS [rad]", "margin m_d [rad]"],
+      table: (numbers) => [["H", "R [dBFS]", "R", "AQS", "m<sub>q</sub> = κ AQS [rad]", "m<sub>d</sub> [rad]"],
         [numbers.H.toFixed(4), numbers.dbfs.toFixed(2), numbers.rms.toFixed(4), numbers.aqs.toFixed(4),
          numbers.qualityMargin.toFixed(4), numbers.margin.toFixed(4)]],
-      note: "The margin is that of a class with balanced data (m_c = 0.2 rad). The filter takes sound away, and the AQS "
+      note: "The margin is that of a class with balanced data (m<sub>c</sub> = 0.2 rad). The filter takes sound away, and the AQS "
         + "rises; gain takes nothing away, and it changes, too.",
     },
   };
@@ -279,6 +279,7 @@
     .qlung-board .control { flex: 1 1 17rem; min-width: 0; display: grid; grid-template-columns: 1fr 5.5rem; gap: 0 0.6rem }
     .qlung-board .control label { grid-column: 1 / 3 }
     .qlung-board .control.off { opacity: 0.45 }
+    .qlung-board sub { line-height: 0 }
     .qlung-board select { grid-column: 1 / 3 }
     .qlung-board input, .qlung-board select, .qlung-board button { font: inherit; color: inherit; min-width: 0;
       min-height: 2rem; accent-color: var(--common) }
@@ -334,7 +335,7 @@
         : `<input type="range" id="${id}-${name}" data-name="${name}" min="${logarithmic ? log10(low) : low}"
           max="${logarithmic ? log10(high) : high}" step="${logarithmic ? 0.005 : step}">
           <input type="number" name="${name}" min="${low}" max="${high}" step="any" inputmode="decimal"
-          aria-label="${label}, exact value"></div>`);
+          aria-label="${label.replace(/<.*?>/g, "")}, exact value"></div>`);
     root.innerHTML = `<div class="buttons" role="group" aria-label="presets">
         ${Object.keys(board.presets).map((name) => `<button type="button" data-preset="${name}">${name}</button>`).join("")}
         <button type="button" data-preset="">reset</button></div>
