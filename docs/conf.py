@@ -37,8 +37,8 @@ project = "QLung companion"
 author = "The QLung companion authors"
 project_copyright = author
 root_doc = "docs/index"
-include_patterns = ["docs/*.md", "notebooks/[0-9]*.ipynb", "notebooks/exercises/[0-9]*.ipynb", "README.md", "RESULTS.md",
-                    "data/README.md", "figures/*/results.md"]  # fmt: skip
+include_patterns = ["docs/*.md", "notebooks/[0-9]*.ipynb", "notebooks/exercises/[0-9]*.ipynb", "README.md",
+                    "RESULTS.md", "data/README.md", "figures/*/results.md"]  # fmt: skip
 # Folders that are not walked through
 exclude_patterns = [".*", "qlung", "tests", "tools", "benchmarks", "runs", "site", "docs/_*", "data/*/**", "**/mine",
                     "**/.ipynb_checkpoints", "*.egg-info"]  # fmt: skip
@@ -196,7 +196,8 @@ def finish(app, error):
         command = [CHROMIUM, "--headless", "--disable-gpu", "--no-pdf-header-footer", "--virtual-time-budget=10000",
                    f"--print-to-pdf={out / 'docs' / 'handout.pdf'}"]  # fmt: skip
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
-        subprocess.run([*command, (out / "docs" / "handout.html").as_uri()], check=True, capture_output=True, timeout=60)
+        command += [(out / "docs" / "handout.html").as_uri()]
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
 
 def setup(app):
