@@ -98,7 +98,7 @@ def slug(heading: str) -> str:
 
 
 def read_as_here(app, docname, source):
-    """What JupyterLab and GitHub understand, in Sphinx's words: folded cells, anchors of notebooks, <a id>."""
+    """What JupyterLab and GitHub understand, in Sphinx's words: folded cells, anchors, links in outputs, <a id>."""
     if not docname.startswith("notebooks/"):
         source[0] = re.sub(r'<a id="([\w-]+)"></a>', r"[]{#\1}", source[0])
         return
@@ -109,6 +109,9 @@ def read_as_here(app, docname, source):
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
             cell["source"] = re.sub(r"\]\(#([^)]+)\)", lambda link: f"](#{slug(link[1].replace('-', ' '))})", text)
+        for output in cell.get("outputs", []):
+            if text := "".join(output.get("data", {}).get("text/markdown", "")):
+                output["data"]["text/markdown"] = re.sub(r"(\]\([\w./]+)\.(?:ipynb|md)\b", r"\1.html", text)
     source[0] = json.dumps(notebook)
 
 

@@ -21,7 +21,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -96,9 +95,10 @@ def page(browser):
 def new_page(browser, width=1280, **settings):
     context = browser.new_context(viewport={"width": width, "height": 900}, **settings)
     opened = context.new_page()
-    opened.errors, opened.requests = [], []
+    opened.errors, opened.requests, opened.failed = [], [], []
     opened.on("console", lambda message: opened.errors.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: opened.errors.append(str(error)))
+    opened.on("response", lambda got: opened.failed.append(got.url) if got.status >= 400 else None)
     opened.on("request", lambda request: opened.requests.append(request.url))
     yield opened
     context.close()
@@ -139,6 +139,7 @@ def test_the_site_has_every_notebook_and_every_doc(site):
 
 
 def test_every_link_inside_the_site_leads_somewhere(site, pages):
+    wrong = []
     for path, found in pages.items():
         for link in found.links:
             target, _, anchor = link.partition("#")
@@ -146,9 +147,10 @@ def test_every_link_inside_the_site_leads_somewhere(site, pages):
                 continue
             at = (path.parent / urllib.parse.unquote(target)).resolve() if target else path
             at = at / "index.html" if at.is_dir() else at
-            assert at.is_file(), f"{path.relative_to(site)}: {link}"
-            if anchor and at in pages and at.name not in ("genindex.html", "search.html"):
-                assert urllib.parse.unquote(anchor) in pages[at].anchors, f"{path.relative_to(site)}: {link}"
+            missing = anchor and at in pages and urllib.parse.unquote(anchor) not in pages[at].anchors
+            if not at.is_file() or missing:
+                wrong.append(f"{path.relative_to(site)}: {link}")
+    assert not wrong
 
 
 def test_every_figure_has_a_text(pages):
@@ -167,8 +169,8 @@ def test_pages_load_without_an_error_and_without_another_origin(address, site, p
     with new_page(browser) as page:
         for path in pages:
             page.goto(f"{address}/{path.relative_to(site).as_posix()}")
-            page.wait_for_load_state("networkidle")
-        assert not page.errors
+        page.wait_for_load_state("networkidle")
+        assert not page.errors, page.failed
         assert {urllib.parse.urlsplit(url).netloc for url in page.requests if ADDRESS.match(url)} == {address[7:]}
 
 
@@ -271,7 +273,7 @@ def angle_gradient(theta, margin, scale):
 
 
 def test_margins_and_forces_are_the_librarys(empty):
-    grid = itertools.product((1, 37, 64, 100), (1, 15, 100), (0, 0.2, 0.6), (1, 6, 100), (0, 0.5, 1), (0.4,))
+    grid = itertools.product((1, 37, 100), (1, 15, 100), (0, 0.2, 0.6), (1, 6, 100), (0, 1), (0.4,))
     names = ("scale_cls", "scale_margin", "target", "imbalance", "aqs", "lam")
     states = [dict(zip(names, values, strict=True)) for values in grid]
     theta = torch.tensor(empty.evaluate("qlungPlayground.angles"), dtype=torch.float64)
@@ -285,10 +287,10 @@ def test_margins_and_forces_are_the_librarys(empty):
         for k, name in enumerate(("common", "rare")):
             ours, margin = found[name], m_d[k].double()
             cls, dfam = angle_gradient(theta, 0.0, s_a), lam * angle_gradient(theta, ours["margin"], s_d)
-            differences = [ours["margin"] - margin, ours["byClass"] + ours["byQuality"] - margin,
-                           (torch.tensor(ours["cls"]) - cls).abs().max(), (torch.tensor(ours["dfam"]) - dfam).abs().max(),
-                           (torch.tensor(ours["total"]) - cls - dfam).abs().max()]  # fmt: skip
-            largest = max(largest, *(abs(float(value)) for value in differences))
+            curves = {"cls": cls, "dfam": dfam, "total": cls + dfam}
+            differences = [torch.tensor(ours[curve], dtype=torch.float64) - wanted for curve, wanted in curves.items()]
+            differences += [ours["margin"] - margin, ours["byClass"] + ours["byQuality"] - margin]
+            largest = max(largest, *(float(value.abs().max()) for value in differences))
     assert largest < 1e-6
 
 
@@ -297,7 +299,7 @@ def test_arcface_on_the_board_is_the_librarys(empty):
     theta = torch.tensor(empty.evaluate("qlungPlayground.angles"), dtype=torch.float64)
     for state, found in zip(states, numbers_of(empty, "margins", states), strict=True):
         wanted = angle_gradient(theta, state["fixed"], 64.0)
-        assert (torch.tensor(found["rare"]["total"]) - wanted).abs().max() < 1e-6
+        assert (torch.tensor(found["rare"]["total"], dtype=torch.float64) - wanted).abs().max() < 1e-6
         boundary = max(0.0, math.pi / 4 - state["fixed"] / 2)
         assert abs(found["common"]["last"] - boundary) < 1e-12
 
@@ -471,14 +473,8 @@ def lab(tmp_path):
 def test_the_board_works_in_jupyterlab_without_a_kernel(lab, browser):
     with new_page(browser) as page:
         page.goto(f"{lab}/lab/tree/notebooks/03_learn_angular_margins.ipynb?reset")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
-        for _ in range(60):  # cells are drawn when they come into view
-            if page.locator(".qlung-board .numbers td").count():
-                break
-            page.locator(".jp-WindowedPanel-outer").first.evaluate("at => { at.scrollTop += 3000; }")
-            page.wait_for_timeout(300)
+        page.wait_for_selector(".qlung-board .numbers td", state="attached", timeout=120_000)
         before = cells_of(page)
         assert before[3] == "0.1472"
         page.get_by_label("quality, AQS, exact value").fill("1")
         assert cells_of(page) != before
-        assert not page.request.get(f"{lab}/api/kernels").json() or before

@@ -47,7 +47,8 @@
       const dfam = ANGLES.map((theta) => weight * force(theta, margin, state.scale_margin));
       const total = cls.map((value, i) => value + dfam[i]);
       const moved = ANGLES.find((_, i) => dfam[i] > 0.5 * weight * state.scale_margin);
-      return [name, { byClass: ofClass, byQuality, margin, last: max(0, PI / 4 - margin / 2), cls, dfam, total, moved }];
+      const last = max(0, PI / 4 - margin / 2);
+      return [name, { byClass: ofClass, byQuality, margin, last, cls, dfam, total, moved }];
     }));
   }
 
@@ -82,8 +83,8 @@
   // Mean power per bin of the recording: sound + hiss + noise below 2 kHz, low-pass filter, gain. Their sum is RMS^2.
   function spectrum(state) {
     const power = 10 ** (LEVEL / 10), noise = HERTZ.map((f) => (f <= NOISE_BELOW ? 1 : 0));
-    const parts = [scaled(HERTZ.map(SOUNDS[state.sound]), power), scaled(HERTZ.map(() => 1), power * 10 ** (FLOOR / 10)),
-                   scaled(noise, power * 10 ** (-state.snr / 10))];
+    const parts = [scaled(HERTZ.map(SOUNDS[state.sound]), power), scaled(noise, power * 10 ** (-state.snr / 10)),
+                   scaled(HERTZ.map(() => 1), power * 10 ** (FLOOR / 10))];
     const gain = 10 ** (state.gain / 10);
     return HERTZ.map((f, i) => (f > state.lowpass ? 0 : gain * (parts[0][i] + parts[1][i] + parts[2][i])));
   }
@@ -187,7 +188,8 @@
     const ys = linear(0, power ? 1 : 80, BOX.bottom, BOX.top), by = power ? 1 / top : 1;
     const steps = values.flatMap((y, i) => [[xs(i), ys(y * by)], [xs(i + 1), ys(y * by)]]);
     const [label, ticks] = power ? ["FFT bin", [0, 64, 128, 192, 256]] : ["mel band", [0, 32, 64, 96, 128]];
-    return axes(xs, ys, ticks, power ? [0, 0.5, 1] : [0, 40, 80], label, power ? "power / largest" : "dB over the limit")
+    const [yTicks, unit] = power ? [[0, 0.5, 1], "power / largest"] : [[0, 40, 80], "dB over the limit"];
+    return axes(xs, ys, ticks, yTicks, label, unit)
       + `<path d="M${BOX.left} ${BOX.bottom}L${steps.map(([x, y]) => `${x.toFixed(1)} ${y.toFixed(1)}`).join("L")}`
       + `L${BOX.right} ${BOX.bottom}Z" class="common bar"/>`;
   }
@@ -205,7 +207,7 @@
 
   const PAPER = { loss: "qlung", scale_cls: 37, scale_margin: 15, lam: 0.4, target: 0.2, fixed: 0.5, imbalance: 6,
                   aqs: 0.5 };
-  const CLEAN = { sound: "breath", spectrum: "logmel", snr: 20, lowpass: 8000, gain: 0 };
+  const CLEAN = { sound: "breath", spectrum: "logmel", snr: 40, lowpass: 8000, gain: 0 };
   const QLUNG_ONLY = ["scale_cls", "lam", "target", "imbalance", "aqs"];
   const angle = (x) => (x === undefined ? "none" : `${degrees(x).toFixed(1)}°`);
 
@@ -217,7 +219,8 @@
                  "balanced classes": { ...PAPER, imbalance: 1 },
                  "poor audio": { ...PAPER, aqs: 0 } },
       controls: [
-        { name: "loss", label: "loss", options: { qlung: "QLung: two terms", arcface: "ArcFace: one term, one margin" } },
+        { name: "loss", label: "loss", options: { qlung: "QLung: two terms",
+                                                  arcface: "ArcFace: one term, one margin" } },
         { name: "scale_cls", label: "scale s<sub>a</sub> of the classifier", low: 1, high: 100, log: true },
         { name: "scale_margin", label: "scale s<sub>d</sub> of the margin loss", low: 1, high: 100, log: true },
         { name: "lam", label: "weight λ of the margin loss", low: 0, high: 2, step: 0.05 },
@@ -261,8 +264,8 @@
       table: (numbers) => [["H", "R [dBFS]", "R", "AQS", "m<sub>q</sub> = κ AQS [rad]", "m<sub>d</sub> [rad]"],
         [numbers.H.toFixed(4), numbers.dbfs.toFixed(2), numbers.rms.toFixed(4), numbers.aqs.toFixed(4),
          numbers.qualityMargin.toFixed(4), numbers.margin.toFixed(4)]],
-      note: "The margin is that of a class with balanced data (m<sub>c</sub> = 0.2 rad). The filter takes sound away, and the AQS "
-        + "rises; gain takes nothing away, and it changes, too.",
+      note: "The margin is that of a class with balanced data (m<sub>c</sub> = 0.2 rad). The filter takes sound away, and "
+        + "the AQS rises; gain takes nothing away, and it changes, too.",
     },
   };
 
@@ -274,9 +277,11 @@
     html[data-theme="dark"] .qlung-board, body[data-jp-theme-light="false"] .qlung-board {
       --common: #56b4e9; --rare: #e58bbf; --soft: #b0b0b0; --line: #4a4a4a }
     .qlung-board .buttons, .qlung-board .controls { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem }
-    .qlung-board .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: 1rem }
+    .qlung-board .panels { display: grid; gap: 1rem;
+      grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)) }
     .qlung-board .controls { margin: 0.7rem 0 }
-    .qlung-board .control { flex: 1 1 17rem; min-width: 0; display: grid; grid-template-columns: 1fr 5.5rem; gap: 0 0.6rem }
+    .qlung-board .control { flex: 1 1 17rem; min-width: 0; display: grid; grid-template-columns: 1fr 5.5rem;
+      gap: 0 0.6rem }
     .qlung-board .control label { grid-column: 1 / 3 }
     .qlung-board .control.off { opacity: 0.45 }
     .qlung-board sub { line-height: 0 }
@@ -327,9 +332,10 @@
     const state = { ...board.start };
     root.classList.add("qlung-board");
     root.setAttribute("role", "group");
+    root.dataset.lmSuppressShortcuts = "true"; // in JupyterLab arrow keys are for the slider, not for the notebook
     root.setAttribute("aria-label", `Playground: ${board.title}`);
-    const control = ({ name, label, low, high, log: logarithmic, step, options }) => `<div class="control" data-for="${name}">
-      <label for="${id}-${name}">${label}</label>` + (options
+    const control = ({ name, label, low, high, log: logarithmic, step, options }) => `
+      <div class="control" data-for="${name}"><label for="${id}-${name}">${label}</label>` + (options
         ? `<select id="${id}-${name}" name="${name}">${Object.entries(options).map(([value, words]) =>
           `<option value="${value}">${words}</option>`).join("")}</select></div>`
         : `<input type="range" id="${id}-${name}" data-name="${name}" min="${logarithmic ? log10(low) : low}"
@@ -337,12 +343,14 @@
           <input type="number" name="${name}" min="${low}" max="${high}" step="any" inputmode="decimal"
           aria-label="${label.replace(/<.*?>/g, "")}, exact value"></div>`);
     root.innerHTML = `<div class="buttons" role="group" aria-label="presets">
-        ${Object.keys(board.presets).map((name) => `<button type="button" data-preset="${name}">${name}</button>`).join("")}
+        ${Object.keys(board.presets).map((name) =>
+          `<button type="button" data-preset="${name}">${name}</button>`).join("")}
         <button type="button" data-preset="">reset</button></div>
       <div class="controls">${board.controls.map(control).join("")}</div>
       <div class="panels">${Object.keys(board.panels).map((title, i) => `<figure class="panel"><figcaption
-        id="${id}-panel-${i}">${title}</figcaption><svg viewBox="0 -8 340 270" role="img" aria-labelledby="${id}-panel-${i}"
-        aria-describedby="${id}-numbers" ${board.drag && !i ? 'class="drag"' : ""}></svg></figure>`).join("")}</div>
+        id="${id}-panel-${i}">${title}</figcaption><svg viewBox="0 -8 340 270" role="img"
+        aria-labelledby="${id}-panel-${i}" aria-describedby="${id}-numbers"
+        ${board.drag && !i ? 'class="drag"' : ""}></svg></figure>`).join("")}</div>
       <ul class="key">${board.key.map(([style, words]) => `<li><svg viewBox="0 0 32 12" aria-hidden="true"><path
         class="${style}" d="M0 6L32 6"/></svg>${words}</li>`).join("")}</ul>
       <div class="numbers" id="${id}-numbers" tabindex="0" role="region" aria-label="${board.title}, numbers"></div>
@@ -357,9 +365,9 @@
       const numbers = board.numbers(state);
       Object.values(board.panels).forEach((panel, i) => { svgs[i].innerHTML = panel(numbers, state); });
       const [head, ...rows] = board.table(numbers);
-      find(".numbers").innerHTML = `<table><thead><tr>${head.map((cell) => `<th scope="col">${cell}</th>`).join("")}</tr>
-        </thead><tbody>${rows.map((row) => `<tr>${row.map((cell) => `<td>${cell}</td>`).join("")}</tr>`).join("")}
-        </tbody></table>`;
+      const tr = (cells, open, close) => `<tr>${cells.map((cell) => open + cell + close).join("")}</tr>`;
+      find(".numbers").innerHTML = `<table><thead>${tr(head, '<th scope="col">', "</th>")}</thead>
+        <tbody>${rows.map((row) => tr(row, "<td>", "</td>")).join("")}</tbody></table>`;
     }
 
     function show(except) { // the state in all controls but the one that is being typed into
@@ -427,7 +435,7 @@
     document.querySelectorAll("[data-qlung-board]").forEach(mount);
   }
 
-  globalThis.qlungPlayground = { mount: mountAll, angles: ANGLES, bank: BANK, margins: BOARDS.margins, quality: BOARDS.quality };
+  globalThis.qlungPlayground = { mount: mountAll, angles: ANGLES, ...BOARDS };
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", mountAll);
   else mountAll();
 })();
