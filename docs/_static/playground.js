@@ -264,8 +264,8 @@
       table: (numbers) => [["H", "R [dBFS]", "R", "AQS", "m<sub>q</sub> = κ AQS [rad]", "m<sub>d</sub> [rad]"],
         [numbers.H.toFixed(4), numbers.dbfs.toFixed(2), numbers.rms.toFixed(4), numbers.aqs.toFixed(4),
          numbers.qualityMargin.toFixed(4), numbers.margin.toFixed(4)]],
-      note: "The margin is that of a class with balanced data (m<sub>c</sub> = 0.2 rad). The filter takes sound away, and "
-        + "the AQS rises; gain takes nothing away, and it changes, too.",
+      note: "The margin is that of a class of balanced data (m<sub>c</sub> = 0.2 rad). The filter takes sound "
+        + "away, and the AQS rises; gain takes nothing away, and it changes, too.",
     },
   };
 
