@@ -1,4 +1,4 @@
-# Two commands: `make reproduce` runs the whole book, `make test` runs every check. Both set up .venv first.
+# `make reproduce` runs the whole book, `make test` runs every check, `make site` builds the web site. All set up .venv first.
 # Redirections make GNU make before 4.3 ask a shell, which knows `command`.
 PYTHON ?= $(or $(shell command -v python3.11 2>/dev/null),python3)
 PROFILE ?= demo
@@ -6,12 +6,13 @@ DATA ?=
 LAB ?=
 BIN := .venv/bin
 STAMP := .venv/installed
+SITE_STAMP := .venv/site-installed
 # As typed: make would read a $ in it as a name of its own.
 export QLUNG_DATA_GIVEN := $(value DATA)
 # What a cluster's modules or a user's pip.conf put here is not for this environment.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: setup reproduce test lab notebooks evidence lock
+.PHONY: setup reproduce test lab notebooks evidence lock site site-packages
 setup: $(STAMP)
 	@test "$$(cat $(STAMP))" = "$(CURDIR)" || { \
 	  echo "This .venv was made in '$$(cat $(STAMP))', and would run the code there: rm -rf .venv, then make again."; exit 1; }
@@ -41,9 +42,21 @@ lab: setup
 notebooks: setup
 	$(BIN)/python tools/build_notebooks.py
 
+# Static pages of the committed notebooks and docs: nothing is executed, every warning is an error.
+site: site-packages
+	$(BIN)/python -m sphinx -W --keep-going -q -j 2 -d site/doctrees -c docs . site/html
+	@echo "The site: site/html/index.html"
+
+site-packages: setup $(SITE_STAMP)
+
+$(SITE_STAMP): docs/requirements.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.lock
+	@touch $(SITE_STAMP)
+
 evidence: setup
 	$(BIN)/python tools/publish_evidence.py $(or $(filter-out demo,$(PROFILE)),sc) "$$QLUNG_DATA_GIVEN"
 
 lock: setup
-	{ head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude qlung --exclude pip | sed 's/+cu[0-9]*//'; } > requirements.new
+	{ head -1 requirements.lock; $(BIN)/python -m pip freeze --all --exclude qlung --exclude pip | sed 's/+cu[0-9]*//' \
+	  | grep -vxF -f docs/requirements.lock; } > requirements.new
 	mv requirements.new requirements.lock
