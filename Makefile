@@ -2,8 +2,8 @@
 ifeq ($(OS),Windows_NT)
   $(error Windows is not supported: use WSL 2, and this command inside it)
 endif
-# The first that runs. Redirections make GNU make before 4.3 ask a shell.
-PYTHON ?= $(or $(shell for p in python3.11 python3.12 python3.13; do $$p -V >/dev/null 2>&1 && echo $$p && break; done),python3)
+# The first that runs; what was made with one stays with it. Redirections make GNU make before 4.3 ask a shell.
+PYTHON ?= $(or $(shell for p in .venv/bin/python python3.11 python3.12 python3.13; do $$p -V >/dev/null 2>&1 && echo $$p && break; done),python3)
 # cuda or cpu, by what the machine has; a CPU build of torch has no CUDA libraries and comes from its makers' index.
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null)$(wildcard /dev/nvidia*),cuda,cpu)
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu

@@ -1,13 +1,18 @@
 """Machines and habits that people have: other settings, other folders, left-over variables, damaged files."""
 
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import nbformat
+import packaging.requirements
 import pytest
+from packaging.utils import canonicalize_name
 
 from qlung import load_corpus, paths
 from qlung.book import engine, notebooks, results
@@ -202,7 +207,8 @@ def checkout(tmp_path):
     make_venv = f"""
     case "$1" in -m) mkdir -p .venv/bin; for name in python qlung; do
       printf '#!/bin/sh\\n%s\\n' '{shown}' > .venv/bin/$name; chmod +x .venv/bin/$name; done;; esac"""
-    stub(tmp_path / "bin" / "python3.11", make_venv)
+    for version in ("3.11", "3.12", "3.13"):
+        stub(tmp_path / "bin" / f"python{version}", make_venv + f'\ncase "$1" in -V) echo Python {version};; esac')
     return tmp_path
 
 
@@ -213,7 +219,7 @@ def make(checkout, *words, **env):
 
 
 def test_set_up_leaves_the_users_settings_of_pip_and_python_out(checkout):
-    done = make(checkout, "setup", PIP_USER="1", PIP_TARGET="/elsewhere", PYTHONPATH="/modules")
+    done = make(checkout, "setup", "TORCH=cuda", PIP_USER="1", PIP_TARGET="/elsewhere", PYTHONPATH="/modules")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[]") == 2  # two calls of pip
 
@@ -234,12 +240,87 @@ def test_an_environment_of_another_folder_is_noticed(checkout):
     assert "given: reproduce" not in done.stdout
 
 
-def test_another_machine_is_told_at_once(checkout):
-    stub(checkout / "bin" / "uname", 'case "$1" in -s) echo Darwin;; *) echo arm64;; esac')
+@pytest.mark.parametrize("machine", ["Darwin x86_64", "Linux ppc64le", "MINGW64_NT-10.0 x86_64"])
+def test_another_machine_is_told_at_once(machine, checkout):
+    system, processor = machine.split()
+    stub(checkout / "bin" / "uname", f'case "$1" in -s) echo {system};; *) echo {processor};; esac')
     done = make(checkout, "setup")
     assert done.returncode != 0
-    assert "requirements.lock is for Linux on x86-64, this is Darwin on arm64" in done.stdout
+    assert f"runs on Linux (x86-64 or ARM) and macOS (ARM), this is {system} on {processor}" in done.stdout
     assert not (checkout / ".venv").exists()
+    windows = make(checkout, "reproduce", OS="Windows_NT")
+    assert "Windows is not supported: use WSL 2" in windows.stderr
+
+
+@pytest.mark.parametrize("missing", [[], ["3.11"], ["3.11", "3.12"]])
+def test_set_up_takes_the_first_python_that_runs(missing, checkout):
+    for version in missing:
+        stub(checkout / "bin" / f"python{version}", "exit 127")  # as a version manager's placeholder does
+    done = make(checkout, "setup", TORCH="cuda")
+    assert done.returncode == 0, done.stderr
+    assert f"python3.1{len(missing) + 1} -m venv .venv" in done.stdout
+
+
+def test_another_version_of_python_is_told_at_once(checkout):
+    stub(checkout / "bin" / "python3", f'exec {sys.executable} "$@"')
+    shown = make(checkout, "setup", "PYTHON=python3.10")
+    assert "needs Python 3.11, 3.12 or 3.13: 'python3.10' is missing or another version" in shown.stdout
+    make(checkout, "setup")
+    stub(checkout / ".venv" / "bin" / "python", "echo Python 3.11")
+    other = make(checkout, "setup", "PYTHON=python3.12")
+    assert "This .venv has Python 3.11, not python3.12: rm -rf .venv" in other.stdout
+
+
+@pytest.mark.parametrize(("system", "processor"), [("Linux", "aarch64"), ("Darwin", "arm64")])
+def test_cuda_libraries_are_installed_where_there_is_a_gpu(system, processor, checkout):
+    stub(checkout / "bin" / "uname", f'case "$1" in -s) echo {system};; *) echo {processor};; esac')
+    done = make(checkout, "setup", "TORCH=cpu")
+    assert done.returncode == 0, done.stdout
+    wanted = (checkout / ".venv" / "wanted").read_text(encoding="utf-8")
+    assert "\ntorch==" in wanted
+    if system == "Darwin":  # its torch has no such libraries, and the markers of the lock leave them out
+        assert "--index-url" not in done.stdout
+    else:
+        assert re.search(r"--index-url \S+/whl/cpu torch==[\d.]+\+cpu torchaudio==[\d.]+\+cpu", done.stdout)
+        assert not re.search(r"(?m)^(nvidia|cuda|triton)", wanted)
+    other = make(checkout, "setup", "TORCH=cuda")
+    assert "This .venv was made with TORCH=cpu: rm -rf .venv" in other.stdout
+    assert "TORCH=gpu: choose cpu or cuda" in make(checkout, "setup", "--always-make", "TORCH=gpu").stdout
+
+
+def test_without_a_cpu_build_of_torch_set_up_goes_on(checkout):
+    python = checkout / "bin" / "python3.11"
+    refuses = python.read_text(encoding="utf-8").replace('echo "$0', 'case "$*" in *index-url*) exit 1;; esac; echo "$0')
+    stub(python, refuses)
+    done = make(checkout, "setup", "TORCH=cpu")
+    assert done.returncode == 0, done.stderr
+    assert "No CPU build of torch at https://download.pytorch.org/whl/cpu: taking the CUDA build" in done.stdout
+    assert (checkout / ".venv" / "wanted").read_bytes() == (checkout / "requirements.lock").read_bytes()
+
+
+def test_the_lock_is_for_every_supported_machine():
+    """One version per package and machine, CUDA's libraries on Linux only, and every declared package is in it."""
+    requirements = [
+        packaging.requirements.Requirement(line)
+        for line in (paths.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    for python, system, processor in itertools.product(
+        ("3.11.2", "3.11.9", "3.12.1", "3.13.0"), ("linux", "darwin"), ("x86_64", "aarch64", "arm64")
+    ):
+        machine = {
+            "python_full_version": python, "python_version": python[:4], "sys_platform": system,
+            "platform_machine": processor, "implementation_name": "cpython",
+        }  # fmt: skip
+        found = [one.name for one in requirements if not one.marker or one.marker.evaluate(machine)]
+        assert len(found) == len(set(found))
+        assert {"torch", "numpy", "jupyterlab", "pytest", "soupsieve"} <= set(found)
+        assert any(name.startswith(("nvidia", "triton")) for name in found) == (system == "linux")
+    declared = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for text in declared["dependencies"] + declared["optional-dependencies"]["dev"]:
+        wanted = packaging.requirements.Requirement(text)
+        (locked,) = [one for one in requirements if canonicalize_name(one.name) == canonicalize_name(wanted.name)]
+        assert next(iter(locked.specifier)).version in wanted.specifier, text
 
 
 def test_pip_can_read_what_conda_gives_it(tmp_path):
