@@ -290,8 +290,8 @@ def test_cuda_libraries_are_installed_where_there_is_a_gpu(system, processor, ch
 
 def test_without_a_cpu_build_of_torch_set_up_goes_on(checkout):
     python = checkout / "bin" / "python3.11"
-    refuses = python.read_text(encoding="utf-8").replace('echo "$0', 'case "$*" in *index-url*) exit 1;; esac; echo "$0')
-    stub(python, refuses)
+    refuses = """case "$*" in *index-url*) exit 1;; esac; echo "$0"""
+    stub(python, python.read_text(encoding="utf-8").replace('echo "$0', refuses))
     done = make(checkout, "setup", "TORCH=cpu")
     assert done.returncode == 0, done.stderr
     assert "No CPU build of torch at https://download.pytorch.org/whl/cpu: taking the CUDA build" in done.stdout
