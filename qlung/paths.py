@@ -1,4 +1,4 @@
-"""Every place on disk, in one module; the working directory never matters."""
+"""Every place on disk, in one module; the working directory matters only to an installed wheel."""
 
 import os
 import threading
@@ -10,6 +10,8 @@ import joblib
 from .errors import QlungError
 
 ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "experiments.toml").is_file():
+    ROOT = Path.cwd()  # an installed wheel must not write beside itself
 NOTEBOOKS = ROOT / "notebooks"
 EXPERIMENTS = ROOT / "experiments.toml"
 CLAIMS = ROOT / "claims.toml"

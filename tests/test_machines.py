@@ -15,7 +15,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from qlung import load_corpus, paths
-from qlung.book import engine, notebooks, results
+from qlung.book import cli, engine, notebooks, results
 from qlung.errors import ConfigError, QlungError, TrainingError
 from qlung.training import Config, fit, runs
 
@@ -340,3 +340,45 @@ def test_pip_can_read_what_conda_gives_it(tmp_path):
 def test_the_package_is_a_command():
     done = subprocess.run([sys.executable, "-m", "qlung", "--help"], capture_output=True, text=True)
     assert "reproduce" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with this package installed in it, from a wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(paths.ROOT / "qlung", folder / "source" / "qlung")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(paths.ROOT / name, folder / "source")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(folder / "site"), str(folder / "source")], check=True)
+    return folder / "site"
+
+
+def run_installed(installed, cwd, code):
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_an_installed_wheel_is_a_library(installed, tmp_path):
+    loop = (paths.ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    code = loop + "\nimport qlung\nprint(qlung.__file__, qlung.paths.ROOT, len(predicted))"
+    done = run_installed(installed, tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{installed / 'qlung' / '__init__.py'} {tmp_path} 16\n"
+
+
+@pytest.mark.parametrize("command", ["reproduce", "data status"])
+def test_commands_of_an_installed_wheel_name_the_checkout(command, installed, tmp_path):
+    code = f"import sys; from qlung.book.cli import main; sys.argv = 'qlung {command}'.split(); main()"
+    done = run_installed(installed, tmp_path, code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("QlungError: run this from a checkout")
+    assert done.stderr.count("\n") == 1
+
+
+def test_windows_is_answered_at_the_first_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(sys, "argv", ["qlung", "data", "status"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "QlungError: Windows is not supported: use WSL 2, and the same commands inside it\n"

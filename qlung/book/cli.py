@@ -27,6 +27,15 @@ def show(frame, title: str) -> None:
     console.print(table)
 
 
+@app.callback()
+def needs() -> None:
+    """What every command needs is checked first."""
+    if sys.platform == "win32":
+        raise QlungError("Windows is not supported: use WSL 2, and the same commands inside it")
+    if not paths.EXPERIMENTS.is_file():
+        raise QlungError("run this from a checkout, which holds the experiments and notebooks: see README.md")
+
+
 @app.command()
 def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> None:
     """Run the whole book on one profile; results go under runs/PROFILE/."""
