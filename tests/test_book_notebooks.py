@@ -175,7 +175,7 @@ def test_environment_files_agree():
     declared = project["dependencies"] + [row for rows in project["optional-dependencies"].values() for row in rows]
     for row in declared:
         name, minimum = re.fullmatch(r"([\w-]+)>=([\d.]+)", row).groups()
-        locked = [int(part) for part in re.findall(r"\d+", lock[name])]
+        locked = [int(part) for part in re.findall(r"\d+", lock[name.replace("_", "-")])]
         assert locked >= [int(part) for part in minimum.split(".")], row
     conda = (paths.ROOT / "environment.yml").read_text(encoding="utf-8")
     assert "-r requirements.lock" in conda

@@ -143,6 +143,10 @@ def main() -> None:
     except (QlungError, OSError) as error:
         answer = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
-            answer = f"cannot use '{error.filename}': {error.strerror}. {where}"
+            answer = f"cannot use '{error.filename}': {error.strerror or error}. {where}"
         print(answer, file=sys.stderr)
         raise SystemExit(2) from error
+    except SystemExit as stop:
+        if stop.code == 130:  # Ctrl-C
+            print("stopped. What is finished stays; the same command goes on from there.", file=sys.stderr)
+        raise
