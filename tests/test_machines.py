@@ -443,6 +443,12 @@ def test_a_zip_of_the_repository_needs_no_git(monkeypatch):
     assert (runs.provenance()["commit"], runs.provenance()["dirty"]) == ("unknown", None)
 
 
+def test_an_unknown_command_is_an_error(command):
+    code, answer = command("notebooks 99_nope")
+    assert code == 2
+    assert "No such command 'notebooks'" in answer
+
+
 def test_windows_is_answered_at_the_first_command(command, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     assert "Windows is not supported: use WSL 2" in command("data status")[1]

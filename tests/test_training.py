@@ -263,6 +263,7 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
      ({"backbone": "mn40"}, "unknown backbone 'mn40': .*did you mean 'mn04'"),
      ({"quality": "aks"}, "unknown quality 'aks': choose from aqs, "), ({"normalise": "ranks"}, "unknown normalise"),
      ({"precision": "half"}, "unknown precision"), ({"head": "cos"}, "unknown head 'cos': choose from '', linear"),
+     ({"compile": True}, "unknown setting 'compile'"),
      ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*did you mean 'gamma'?"),
      ({"augment": "false"}, r"augment should be a valid boolean, it is 'false' \(str\)"),
      ({"epochs": 2.5}, r"epochs should be a valid integer, it is 2.5 \(float\)"),
