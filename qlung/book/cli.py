@@ -60,17 +60,25 @@ def train(profile: str = "demo", data: str = "", backbone: str = "", method: str
 
 @app.command()
 def sweep(
-    table: str = typer.Argument(""), profile: str = "demo", data: str = "", scheduler: str = "", jobs: int = 0
-) -> None:
+    table: str = typer.Argument(""), profile: str = "demo", data: str = "", scheduler: str = "", jobs: int = 0,
+    slurm: str = "", dry_run: bool = False,
+) -> None:  # fmt: skip
     """Run notebook 04 once for every run of a profile, in parallel; stop it at any time and call it again.
 
     TABLE is another experiments.toml, --scheduler the address of a Dask scheduler, --jobs the number of processes here.
+    --slurm names a TOML file that says what jobs to submit to Slurm; with --dry-run their script is printed.
     """
     from . import notebooks
+    from .slurm import cluster, load
     from .sweep import sweep as run
 
+    if dry_run:
+        with cluster(load(slurm), paths.runs_dir(profile) / "slurm") as jobs_of_slurm:
+            return console.print(jobs_of_slurm.job_script())
+    if slurm:
+        console.print(f"submitting jobs: squeue shows them, and they print into {paths.runs_dir(profile) / 'slurm'}")
     with notebooks.progress_bar("sweep") as progress:
-        rows = run(profile, data, table, scheduler, jobs, progress)
+        rows = run(profile, data, table, scheduler, jobs, progress, slurm)
     show(rows, f"sweep of {profile}: {rows['what'].value_counts().to_dict()}")
     raise typer.Exit(int((rows["what"] == "failed").any()))
 
