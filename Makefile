@@ -2,10 +2,10 @@
 ifeq ($(OS),Windows_NT)
   $(error Windows is not supported: use WSL 2, and this command inside it)
 endif
-# The first that runs; what was made with one stays with it. Redirections make GNU make before 4.3 ask a shell.
+# The first that runs. Redirections make GNU make before 4.3 ask a shell.
 PYTHON ?= $(or $(shell for p in .venv/bin/python python3.11 python3.12 python3.13; do $$p -V >/dev/null 2>&1 && echo $$p && break; done),python3)
-# cuda or cpu, by what the machine has; a CPU build of torch has no CUDA libraries and comes from its makers' index.
-TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null)$(wildcard /dev/nvidia*),cuda,cpu)
+# cuda or cpu: as .venv has it, else by what the machine has. A CPU build of torch has no CUDA libraries and comes from its makers' index.
+TORCH ?= $(or $(shell cat .venv/torch 2>/dev/null),$(if $(shell command -v nvidia-smi 2>/dev/null)$(wildcard /dev/nvidia*),cuda,cpu))
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 PROFILE ?= demo
 DATA ?=
@@ -20,16 +20,18 @@ export QLUNG_DATA_GIVEN := $(value DATA)
 # What a cluster's modules or a user's pip.conf put here is not for this environment.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: setup reproduce test lab notebooks evidence lock
-setup: $(STAMP)
+.PHONY: setup same reproduce test lab notebooks evidence lock
+setup: same $(STAMP)
 	@test "$$(cat $(STAMP))" = "$(CURDIR)" || { \
 	  echo "This .venv was made in '$$(cat $(STAMP))', and would run the code there: rm -rf .venv, then make again."; exit 1; }
-	@test "$(origin PYTHON)" = file || test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || { \
+
+same:  # as what is there
+	@test ! -x $(BIN)/python || test "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" || { \
 	  echo "This .venv has $$($(BIN)/python -V), not $(PYTHON): rm -rf .venv, then make again."; exit 1; }
-	@test "$(origin TORCH)" = file || test "$(TORCH)" = "$$(cat .venv/torch)" || { \
+	@test ! -f .venv/torch || test "$(TORCH)" = "$$(cat .venv/torch)" || { \
 	  echo "This .venv was made with TORCH=$$(cat .venv/torch): rm -rf .venv, then make again."; exit 1; }
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml | same
 	@case "$$(uname -s)-$$(uname -m)" in Linux-x86_64|Linux-aarch64|Darwin-arm64) ;; *) \
 	  echo "QLung companion runs on Linux (x86-64 or ARM) and macOS (ARM), this is $$(uname -s) on $$(uname -m)."; \
 	  echo "torch, in the version of requirements.lock, is not built for it."; exit 1;; esac

@@ -31,8 +31,8 @@ class OneGPU(WorkerPlugin):
 
 
 @contextlib.contextmanager
-def connect(tasks: int, scheduler: str = "", jobs: int = 0) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of ``jobs`` processes here that are given one task each at a time.
+def connect(tasks: int, scheduler="", jobs: int = 0) -> Iterator[Client]:
+    """A client of a cluster or a scheduler's address, or of ``jobs`` processes here, given one task each at a time.
 
     By default there is one process per GPU, else one per usable core (fewer where memory is short), and no more than
     ``tasks``. Without a GPU each computes with one thread (or OMP_NUM_THREADS): a run's bits don't depend on how many
