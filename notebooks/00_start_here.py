@@ -262,7 +262,7 @@ study.groupby(["backbone", "epochs", "batch_size", "lr"]).agg(
 
 # %%
 lock = (paths.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-lock = dict(line.split("==") for line in lock if "==" in line)
+lock = dict(line.split(" ;")[0].split("==") for line in lock if "==" in line)
 wanted = ["torch", "torchaudio", "numpy", "pandas", "librosa", "jupytext", "papermill", "seaborn"]
 installed = {name: importlib.metadata.version(name).split("+")[0] for name in wanted}
 rows = [(n, lock[n], "yes" if installed[n] == lock[n] else "no") for n in wanted]

@@ -1,5 +1,6 @@
-"""Every place on disk, in one module; the working directory never matters."""
+"""Every place on disk, in one module; the working directory matters only to an installed wheel."""
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -10,6 +11,8 @@ import joblib
 from .errors import QlungError
 
 ROOT = Path(__file__).resolve().parents[1]
+if not (ROOT / "experiments.toml").is_file():
+    ROOT = Path.cwd()  # an installed wheel must not write beside itself
 NOTEBOOKS = ROOT / "notebooks"
 EXPERIMENTS = ROOT / "experiments.toml"
 CLAIMS = ROOT / "claims.toml"
@@ -46,23 +49,40 @@ def cores() -> int:
     return max(1, min(joblib.cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK") or 10**6)))
 
 
+@contextlib.contextmanager
+def naming(path: Path):
+    """Let an error of the system name the file also where the system doesn't: a full disk, no locks."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write_atomically(path: Path, write) -> Path:
     """Call ``write(temporary_path)`` and move the result to ``path`` in one step, so no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.stem}.{os.getpid()}.{threading.get_ident()}.part{path.suffix}")
     try:
-        write(part)
+        with naming(path):
+            write(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
     return path
 
 
-def lock(path: Path, timeout: float = -1) -> filelock.BaseFileLock:
-    """Exclusive lock between processes, for ``with``; the system releases it when its holder is killed.
+@contextlib.contextmanager
+def lock(path: Path, timeout: float = -1):
+    """Exclusive lock between processes; the system releases it when its holder is killed.
 
-    ``path`` is the lock's own file; its folder is made. ``filelock.Timeout`` after ``timeout`` seconds; -1 waits for
-    ever.
+    ``path`` is the lock's own file; its folder is made. QlungError after ``timeout`` seconds; -1 waits for ever.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    return filelock.FileLock(path, timeout)
+    try:
+        with naming(path):
+            held = filelock.FileLock(path, timeout).acquire()
+    except filelock.Timeout as error:
+        raise QlungError(f"another process works on '{path.parent}': wait for it, or stop it") from error
+    with held:
+        yield

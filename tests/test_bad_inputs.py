@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import trials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -211,14 +212,25 @@ the whole recording.
 """
 
 
+SITUATIONS = """
+## Situations
+
+What users reported, here or of similar projects, or are likely to meet. Each failed once; now its test fails if it does
+again. The numbers are those of the trials.
+"""
+
+
 def table() -> str:
     """The rows as Markdown."""
     rows = (f"| {corpus} | {what} | {done} |\n" for corpus, what, _, done, _ in ROWS)
-    return INTRODUCTION + "".join(rows)
+    return INTRODUCTION + "".join(rows) + SITUATIONS + trials.tables()
 
 
 def test_the_table_in_the_docs_is_this_one():
     assert len(ROWS) >= 30
+    for *_, test in (row for group in trials.TRIALS.values() for row in group):
+        file, name = test.split("::")
+        assert f"def {name}(" in (paths.ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), test
     assert TABLE.read_text(encoding="utf-8") == table()
 
 

@@ -1,16 +1,25 @@
 """Machines and habits that people have: other settings, other folders, left-over variables, damaged files."""
 
+import errno
+import fcntl
+import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
+import numpy as np
+import packaging.requirements
+import papermill
 import pytest
 
-from qlung import load_corpus, paths
-from qlung.book import engine, notebooks, results
+from qlung import cache, load_corpus, paths
+from qlung.book import cli, engine, notebooks, results
+from qlung.corpora import synthetic, verify
 from qlung.errors import ConfigError, QlungError, TrainingError
 from qlung.training import Config, fit, runs
 
@@ -202,7 +211,8 @@ def checkout(tmp_path):
     make_venv = f"""
     case "$1" in -m) mkdir -p .venv/bin; for name in python qlung; do
       printf '#!/bin/sh\\n%s\\n' '{shown}' > .venv/bin/$name; chmod +x .venv/bin/$name; done;; esac"""
-    stub(tmp_path / "bin" / "python3.11", make_venv)
+    for version in ("3.11", "3.12", "3.13"):
+        stub(tmp_path / "bin" / f"python{version}", make_venv + f'\ncase "$1" in -V) echo Python {version};; esac')
     return tmp_path
 
 
@@ -213,7 +223,7 @@ def make(checkout, *words, **env):
 
 
 def test_set_up_leaves_the_users_settings_of_pip_and_python_out(checkout):
-    done = make(checkout, "setup", PIP_USER="1", PIP_TARGET="/elsewhere", PYTHONPATH="/modules")
+    done = make(checkout, "setup", "TORCH=cuda", PIP_USER="1", PIP_TARGET="/elsewhere", PYTHONPATH="/modules")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("[]") == 2  # two calls of pip
 
@@ -234,12 +244,83 @@ def test_an_environment_of_another_folder_is_noticed(checkout):
     assert "given: reproduce" not in done.stdout
 
 
-def test_another_machine_is_told_at_once(checkout):
-    stub(checkout / "bin" / "uname", 'case "$1" in -s) echo Darwin;; *) echo arm64;; esac')
+@pytest.mark.parametrize("machine", ["Darwin x86_64", "Linux ppc64le", "MINGW64_NT-10.0 x86_64"])
+def test_another_machine_is_told_at_once(machine, checkout):
+    system, processor = machine.split()
+    stub(checkout / "bin" / "uname", f'case "$1" in -s) echo {system};; *) echo {processor};; esac')
     done = make(checkout, "setup")
     assert done.returncode != 0
-    assert "requirements.lock is for Linux on x86-64, this is Darwin on arm64" in done.stdout
+    assert f"runs on Linux (x86-64 or ARM) and macOS (ARM), this is {system} on {processor}" in done.stdout
     assert not (checkout / ".venv").exists()
+    windows = make(checkout, "reproduce", OS="Windows_NT")
+    assert "Windows is not supported: use WSL 2" in windows.stderr
+
+
+@pytest.mark.parametrize("missing", [[], ["3.11"], ["3.11", "3.12"]])
+def test_set_up_takes_the_first_python_that_runs(missing, checkout):
+    for version in missing:
+        stub(checkout / "bin" / f"python{version}", "exit 127")  # as a version manager's placeholder does
+    done = make(checkout, "setup", TORCH="cuda")
+    assert done.returncode == 0, done.stderr
+    assert f"python3.1{len(missing) + 1} -m venv .venv" in done.stdout
+
+
+def test_another_version_of_python_is_told_at_once(checkout):
+    stub(checkout / "bin" / "python3", f'exec {sys.executable} "$@"')
+    shown = make(checkout, "setup", "PYTHON=python3.10")
+    assert "needs Python 3.11, 3.12 or 3.13: 'python3.10' is missing or another version" in shown.stdout
+    make(checkout, "setup")
+    stub(checkout / ".venv" / "bin" / "python", "echo Python 3.11")
+    other = make(checkout, "setup", "PYTHON=python3.12")
+    assert "This .venv has Python 3.11, not python3.12: rm -rf .venv" in other.stdout
+
+
+@pytest.mark.parametrize(("system", "processor"), [("Linux", "aarch64"), ("Darwin", "arm64")])
+def test_cuda_libraries_are_installed_where_there_is_a_gpu(system, processor, checkout):
+    stub(checkout / "bin" / "uname", f'case "$1" in -s) echo {system};; *) echo {processor};; esac')
+    done = make(checkout, "setup", "TORCH=cpu")
+    assert done.returncode == 0, done.stdout
+    wanted = (checkout / ".venv" / "wanted").read_text(encoding="utf-8")
+    assert "\ntorch==" in wanted
+    if system == "Darwin":  # its torch has no such libraries, and the markers of the lock leave them out
+        assert "--index-url" not in done.stdout
+    else:
+        assert re.search(r"--index-url \S+/whl/cpu torch==[\d.]+\+cpu torchaudio==[\d.]+\+cpu", done.stdout)
+        assert not re.search(r"(?m)^(nvidia|cuda|triton)", wanted)
+    other = make(checkout, "setup", "TORCH=cuda")
+    assert "This .venv was made with TORCH=cpu: rm -rf .venv" in other.stdout
+    shutil.rmtree(checkout / ".venv")
+    assert "TORCH=gpu: choose cpu or cuda" in make(checkout, "setup", "TORCH=gpu").stdout
+
+
+def test_without_a_cpu_build_of_torch_set_up_goes_on(checkout):
+    python = checkout / "bin" / "python3.11"
+    refuses = """case "$*" in *index-url*) exit 1;; esac; echo "$0"""
+    stub(python, python.read_text(encoding="utf-8").replace('echo "$0', refuses))
+    done = make(checkout, "setup", "TORCH=cpu")
+    assert done.returncode == 0, done.stderr
+    assert "No CPU build of torch at https://download.pytorch.org/whl/cpu: taking the CUDA build" in done.stdout
+    assert (checkout / ".venv" / "wanted").read_bytes() == (checkout / "requirements.lock").read_bytes()
+
+
+def test_the_lock_is_for_every_supported_machine():
+    """One version per package and machine, and CUDA's libraries on Linux only."""
+    requirements = [
+        packaging.requirements.Requirement(line)
+        for line in (paths.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+        if not line.startswith("#")
+    ]
+    for python, system, processor in itertools.product(
+        ("3.11.2", "3.11.9", "3.12.1", "3.13.0"), ("linux", "darwin"), ("x86_64", "aarch64", "arm64")
+    ):
+        machine = {
+            "python_full_version": python, "python_version": python[:4], "sys_platform": system,
+            "platform_machine": processor, "implementation_name": "cpython",
+        }  # fmt: skip
+        found = [one.name for one in requirements if not one.marker or one.marker.evaluate(machine)]
+        assert len(found) == len(set(found))
+        assert {"torch", "numpy", "jupyterlab", "pytest", "soupsieve"} <= set(found)
+        assert any(name.startswith(("nvidia", "triton")) for name in found) == (system == "linux")
 
 
 def test_pip_can_read_what_conda_gives_it(tmp_path):
@@ -259,3 +340,116 @@ def test_pip_can_read_what_conda_gives_it(tmp_path):
 def test_the_package_is_a_command():
     done = subprocess.run([sys.executable, "-m", "qlung", "--help"], capture_output=True, text=True)
     assert "reproduce" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with this package installed in it, from a wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(paths.ROOT / "qlung", folder / "source" / "qlung")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(paths.ROOT / name, folder / "source")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", str(folder / "site"), str(folder / "source")], check=True)
+    return folder / "site"
+
+
+def run_installed(installed, cwd, code):
+    env = os.environ | {"PYTHONPATH": str(installed)}
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def test_an_installed_wheel_is_a_library(installed, tmp_path):
+    loop = (paths.ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")[2].partition("```")[0]
+    code = loop + "\nimport qlung\nprint(qlung.__file__, qlung.paths.ROOT, len(predicted))"
+    done = run_installed(installed, tmp_path, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{installed / 'qlung' / '__init__.py'} {tmp_path} 16\n"
+
+
+@pytest.mark.parametrize("command", ["reproduce", "data status"])
+def test_commands_of_an_installed_wheel_name_the_checkout(command, installed, tmp_path):
+    code = f"import sys; from qlung.book.cli import main; sys.argv = 'qlung {command}'.split(); main()"
+    done = run_installed(installed, tmp_path, code)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("QlungError: run this from a checkout")
+    assert done.stderr.count("\n") == 1
+
+
+FULL = Path("/dev/full")  # where every write finds the disk full
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run `qlung ...` in this process: (exit status, what it says of errors)."""
+
+    def run(words):
+        monkeypatch.setattr(sys, "argv", ["qlung", *words.split()])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full: a full disk cannot be imitated here")
+def test_a_full_disk_is_named_for_what_it_is(command, tmp_path, monkeypatch):
+    for name in ("QLUNG_CACHE", "QLUNG_RUNS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setattr(synthetic, "write", lambda folder: synthetic._write_wav(FULL, np.zeros(400), 4000))
+    code, answer = command("train")
+    assert code == 2
+    assert re.fullmatch(r"cannot use '\S+QLUNG_CACHE/synthetic\S+': No space left on device. QLUNG_CACHE, .*\n", answer)
+    monkeypatch.setattr(cache, "_write", lambda *_: FULL.write_bytes(b"x" * 10**6))
+    with pytest.raises(cache.CacheError, match=r"cannot write '\S+QLUNG_CACHE\S+': No space left on device; free some"):
+        cache.cached_array("kind", {}, list, rows=0)
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: FULL.write_bytes(b"x" * 10**6))
+    with pytest.raises(OSError, match=r"No space left on device: '\S+04_train\.failed\.ipynb'"):
+        notebooks.run_notebook(paths.NOTEBOOKS / "04_train.ipynb", tmp_path / "04_train.ipynb", {"profile": "demo"})
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match=r"No locks available: '\S+/a/lock'"), paths.lock(tmp_path / "a" / "lock"):
+        pass
+    named = r"cannot write the run to '\S+': No locks available\. .*set QLUNG_RUNS"
+    with pytest.raises(TrainingError, match=named), runs.run_lock(tmp_path / "run"):
+        pass
+
+
+def test_the_second_reproduce_at_once_says_so(command, synthetic_root, tmp_path, monkeypatch):
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    with paths.lock(tmp_path / "demo" / "notebooks" / ".lock"):
+        code, answer = command("reproduce")
+    assert (code, answer) == (
+        2, f"QlungError: another process works on '{tmp_path}/demo/notebooks': wait for it, or stop it\n"
+    )  # fmt: skip
+
+
+def test_ctrl_c_leaves_a_sentence(command, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify, "examine_all", stop)
+    code, answer = command("data status")
+    assert code == 130
+    assert answer == "stopped. What is finished stays; the same command goes on from there.\n"
+
+
+def test_a_zip_of_the_repository_needs_no_git(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert (runs.provenance()["commit"], runs.provenance()["dirty"]) == ("unknown", None)
+
+
+def test_an_unknown_command_is_an_error(command):
+    code, answer = command("notebooks 99_nope")
+    assert code == 2
+    assert "No such command 'notebooks'" in answer
+
+
+def test_windows_is_answered_at_the_first_command(command, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "Windows is not supported: use WSL 2" in command("data status")[1]

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import random
 import signal
@@ -20,7 +21,7 @@ from torch import nn
 
 from qlung import load_corpus, training
 from qlung.audio import frontends
-from qlung.errors import ConfigError, TrainingError
+from qlung.errors import ConfigError, MarginError, TrainingError
 from qlung.evaluation import icbhi_score
 from qlung.training import Config, loop, runs
 
@@ -262,6 +263,7 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
      ({"backbone": "mn40"}, "unknown backbone 'mn40': .*did you mean 'mn04'"),
      ({"quality": "aks"}, "unknown quality 'aks': choose from aqs, "), ({"normalise": "ranks"}, "unknown normalise"),
      ({"precision": "half"}, "unknown precision"), ({"head": "cos"}, "unknown head 'cos': choose from '', linear"),
+     ({"compile": True}, "unknown setting 'compile'"),
      ({"gama": 0.5}, "unknown setting 'gama': choose from method, .*did you mean 'gamma'?"),
      ({"augment": "false"}, r"augment should be a valid boolean, it is 'false' \(str\)"),
      ({"epochs": 2.5}, r"epochs should be a valid integer, it is 2.5 \(float\)"),
@@ -343,6 +345,29 @@ def test_a_nan_stops_the_run_at_once(train, earlier, monkeypatch):
 def test_an_exploding_rate_is_stopped_early(train):
     with pytest.raises(TrainingError, match="diverged in epoch 1, step"):
         train(dataclasses.replace(QUICK, method="ce", lr=1e6))
+
+
+def test_steps_that_fp16_skips_are_counted_and_nothing_else(train, monkeypatch):
+    """The scale of fp16 starts so high that gradients overflow: such steps move neither weights nor the rate."""
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: scaler(device, init_scale=2.0**127))
+    steps, run = 3 * math.ceil(40 / QUICK.batch_size), train(into="skipped")
+    skipped = run.history["skipped_steps"].fillna(0).sum()
+    assert 0 < skipped < steps
+    assert np.isfinite(run.history[["loss", "grad_norm", "grad_norm_sd"]]).all(axis=None)
+    rate = (1 + math.cos(math.pi * (steps - skipped) / steps)) / 2
+    assert run.history["lr"].iloc[-1] == pytest.approx(QUICK.lr * (0.001 + 0.999 * rate))
+    monkeypatch.setattr(torch.amp, "GradScaler", scaler)
+    assert "skipped_steps" not in train().history
+
+
+@pytest.mark.parametrize("method", ["ce", "qlung"])
+def test_a_missing_class_is_found_before_features_are_computed(method, corpora, train, monkeypatch):
+    monkeypatch.setattr(loop.Model, "features", lambda *_: pytest.fail("features are computed"))
+    corpus = corpora[0]
+    lacking = dataclasses.replace(corpus, events=corpus.events[corpus.events["label"] != 2].reset_index(drop=True))
+    with pytest.raises(MarginError, match="every class needs a clip"):
+        training.fit(dataclasses.replace(QUICK, method=method, seed=77), lacking)
 
 
 def test_a_full_disk_is_answered_and_survived(train, earlier, monkeypatch):

@@ -27,6 +27,15 @@ def show(frame, title: str) -> None:
     console.print(table)
 
 
+@app.callback()
+def needs() -> None:
+    """What every command needs is checked first."""
+    if sys.platform == "win32":
+        raise QlungError("Windows is not supported: use WSL 2, and the same commands inside it")
+    if not paths.EXPERIMENTS.is_file():
+        raise QlungError("run this from a checkout, which holds the experiments and notebooks: see README.md")
+
+
 @app.command()
 def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> None:
     """Run the whole book on one profile; results go under runs/PROFILE/."""
@@ -51,17 +60,25 @@ def train(profile: str = "demo", data: str = "", backbone: str = "", method: str
 
 @app.command()
 def sweep(
-    table: str = typer.Argument(""), profile: str = "demo", data: str = "", scheduler: str = "", jobs: int = 0
-) -> None:
+    table: str = typer.Argument(""), profile: str = "demo", data: str = "", scheduler: str = "", jobs: int = 0,
+    slurm: str = "", dry_run: bool = False,
+) -> None:  # fmt: skip
     """Run notebook 04 once for every run of a profile, in parallel; stop it at any time and call it again.
 
     TABLE is another experiments.toml, --scheduler the address of a Dask scheduler, --jobs the number of processes here.
+    --slurm names a TOML file that says what jobs to submit to Slurm; with --dry-run their script is printed.
     """
     from . import notebooks
+    from .slurm import cluster, load
     from .sweep import sweep as run
 
+    if dry_run:
+        with cluster(load(slurm), paths.runs_dir(profile) / "slurm") as jobs_of_slurm:
+            return console.print(jobs_of_slurm.job_script())
+    if slurm:
+        console.print(f"submitting jobs: squeue shows them, and they print into {paths.runs_dir(profile) / 'slurm'}")
     with notebooks.progress_bar("sweep") as progress:
-        rows = run(profile, data, table, scheduler, jobs, progress)
+        rows = run(profile, data, table, scheduler, jobs, progress, slurm)
     show(rows, f"sweep of {profile}: {rows['what'].value_counts().to_dict()}")
     raise typer.Exit(int((rows["what"] == "failed").any()))
 
@@ -134,6 +151,10 @@ def main() -> None:
     except (QlungError, OSError) as error:
         answer = f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
-            answer = f"cannot use '{error.filename}': {error.strerror}. {where}"
+            answer = f"cannot use '{error.filename}': {error.strerror or error}. {where}"
         print(answer, file=sys.stderr)
         raise SystemExit(2) from error
+    except SystemExit as stop:
+        if stop.code == 130:  # Ctrl-C
+            print("stopped. What is finished stays; the same command goes on from there.", file=sys.stderr)
+        raise

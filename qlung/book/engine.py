@@ -31,8 +31,8 @@ class OneGPU(WorkerPlugin):
 
 
 @contextlib.contextmanager
-def connect(tasks: int, scheduler: str = "", jobs: int = 0) -> Iterator[Client]:
-    """A client of the scheduler at an address, or of ``jobs`` processes here that are given one task each at a time.
+def connect(tasks: int, scheduler="", jobs: int = 0) -> Iterator[Client]:
+    """A client of a cluster or a scheduler's address, or of ``jobs`` processes here, given one task each at a time.
 
     By default there is one process per GPU, else one per usable core (fewer where memory is short), and no more than
     ``tasks``. Without a GPU each computes with one thread (or OMP_NUM_THREADS): a run's bits don't depend on how many
@@ -52,16 +52,13 @@ def connect(tasks: int, scheduler: str = "", jobs: int = 0) -> Iterator[Client]:
     gpus, cores = torch.cuda.device_count(), paths.cores()
     jobs = jobs or min(tasks, gpus or max(1, min(cores, MEMORY_LIMIT // TASK_BYTES)))
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // jobs) if gpus else 1))
-    try:
-        with dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}), LocalCluster(
-            n_workers=jobs, threads_per_worker=1, memory_limit=0, env={"OMP_NUM_THREADS": threads}, host="127.0.0.1",
-            scheduler_port=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
-        ) as cluster, Client(cluster) as client:  # fmt: skip
-            if gpus:
-                client.register_plugin(OneGPU(gpus))
-            yield client
-    except KeyboardInterrupt:
-        raise QlungError("stopped. What is finished stays; the same command goes on from there.") from None
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": KEEP_MEMORY}), LocalCluster(
+        n_workers=jobs, threads_per_worker=1, memory_limit=0, env={"OMP_NUM_THREADS": threads}, host="127.0.0.1",
+        scheduler_port=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+    ) as cluster, Client(cluster) as client:  # fmt: skip
+        if gpus:
+            client.register_plugin(OneGPU(gpus))
+        yield client
 
 
 def run(client: Client, tasks: dict[str, Callable], progress) -> Iterator[tuple[str, Future]]:

@@ -64,7 +64,8 @@ def run_notebook(notebook: Path, output: Path, parameters: dict) -> Path:
     part = output.with_suffix(".failed.ipynb")
     part.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(notebook, part, parameters, progress_bar=False, **RUNNING)
+        with paths.naming(part):
+            papermill.execute_notebook(notebook, part, parameters, progress_bar=False, **RUNNING)
     except papermill.PapermillExecutionError as error:
         raise QlungError(f"{notebook.name} stopped: {error.ename}: {error.evalue}. See '{part}'.") from error
     except DeadKernelError as error:

@@ -82,25 +82,24 @@ def reproduce(profile: str, data: str = "", force: bool = False) -> tuple[pd.Dat
     """
     corpora, started = profiles.open_corpora(profile, data).values(), time.perf_counter()
     home = paths.runs_dir(profile) / "notebooks"
-    home.mkdir(parents=True, exist_ok=True)
-    (home / ".writable").touch()  # an unwritable place shows before the training, not after it
-    parameters = {"profile": profile, "data": str(Path(data).expanduser().resolve()) if data else ""}
-    seconds, training, first, rest = {TRAINING: 0.0}, _unfinished(profile, data), {}, {}
-    for notebook in sorted(notebooks.book()):
-        output, key, name = home / notebook.name, _key(notebook, parameters, corpora), notebook.stem
-        stamp, seconds[name] = output.with_suffix(".key"), 0.0
-        if force or not (output.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key):
-            stage = rest if name >= FIRST_WITH_RUNS else first
-            stage[name] = functools.partial(_run_notebook, notebook, output, parameters, key)
-    if tasks := len(first) + len(training) + len(rest):
-        with engine.connect(tasks) as client:
-            for title, stage in (("runs", first | training), ("notebooks with runs", rest)):
-                with notebooks.progress_bar(title) as progress:
-                    for name, future in engine.run(client, stage, progress):
-                        took = engine.result(name, future)
-                        seconds |= {TRAINING: time.perf_counter() - started} if name in training else {name: took}
-    predictions = experiments.load_predictions(profile, data)
-    results.write_results(profile, predictions)
-    steps = pd.DataFrame(list(seconds.items()), columns=["step", "seconds"])
-    steps.insert(1, "what", steps["seconds"].gt(0).map({True: "ran", False: "reused"}))
-    return steps, results.pretty(evaluation.scores(predictions)[1])
+    with paths.lock(home / ".lock", timeout=0):  # shows an unwritable place, too, before the training
+        parameters = {"profile": profile, "data": str(Path(data).expanduser().resolve()) if data else ""}
+        seconds, training, first, rest = {TRAINING: 0.0}, _unfinished(profile, data), {}, {}
+        for notebook in sorted(notebooks.book()):
+            output, key, name = home / notebook.name, _key(notebook, parameters, corpora), notebook.stem
+            stamp, seconds[name] = output.with_suffix(".key"), 0.0
+            if force or not (output.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key):
+                stage = rest if name >= FIRST_WITH_RUNS else first
+                stage[name] = functools.partial(_run_notebook, notebook, output, parameters, key)
+        if tasks := len(first) + len(training) + len(rest):
+            with engine.connect(tasks) as client:
+                for title, stage in (("runs", first | training), ("notebooks with runs", rest)):
+                    with notebooks.progress_bar(title) as progress:
+                        for name, future in engine.run(client, stage, progress):
+                            took = engine.result(name, future)
+                            seconds |= {TRAINING: time.perf_counter() - started} if name in training else {name: took}
+        predictions = experiments.load_predictions(profile, data)
+        results.write_results(profile, predictions)
+        steps = pd.DataFrame(list(seconds.items()), columns=["step", "seconds"])
+        steps.insert(1, "what", steps["seconds"].gt(0).map({True: "ran", False: "reused"}))
+        return steps, results.pretty(evaluation.scores(predictions)[1])

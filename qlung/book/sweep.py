@@ -1,5 +1,6 @@
 """Every run of a profile through Dask: one papermill run of notebook 04 each, on one machine or a cluster."""
 
+import contextlib
 import functools
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pandas as pd
 from .. import paths
 from ..errors import ConfigError
 from ..training import profiles, runs
-from . import engine, notebooks
+from . import engine, notebooks, slurm
 
 
 def plan(profile: str, data: str = "", table: str = "") -> list[tuple[str, Path, dict]]:
@@ -37,7 +38,10 @@ def run_row(notebook: Path, folder: Path, parameters: dict) -> None:
     (folder / "error.txt").unlink(missing_ok=True)
 
 
-def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jobs: int = 0, progress=lambda *_: None):
+def sweep(
+    profile: str, data: str = "", table: str = "", scheduler: str = "", jobs: int = 0, progress=lambda *_: None,
+    cluster: str = "",
+) -> pd.DataFrame:  # fmt: skip
     """Run what is not done yet of a profile; stop it at any time and call it again to go on.
 
     A row whose worker dies goes to another one, three times at most, and resumes its checkpoint there. A row that
@@ -52,6 +56,8 @@ def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jo
         offers the resource GPU, every row takes one.
     progress : callable
         Receives the share of the rows to run that are done, 0 to 1, and a line, after every row.
+    cluster : str
+        A TOML file whose table [slurm] says what jobs to submit (`slurm.Jobs`); they are the workers.
 
     Returns
     -------
@@ -72,7 +78,8 @@ def sweep(profile: str, data: str = "", table: str = "", scheduler: str = "", jo
         return table
 
     if tasks:
-        with engine.connect(len(tasks), scheduler, jobs) as client:
+        submitted = slurm.submitted(cluster, len(tasks), paths.runs_dir(profile) / "slurm") if cluster else None
+        with submitted or contextlib.nullcontext(scheduler) as at, engine.connect(len(tasks), at, jobs) as client:
             for name, future in engine.run(client, tasks, progress):
                 error = str(future.exception() or "")
                 rows[name] = ("failed" if error else "ran", round(time.perf_counter() - started, 1), error)

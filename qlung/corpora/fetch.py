@@ -13,8 +13,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import filelock
-
 from .. import paths
 from ..errors import ConfigError, QlungError
 from . import verify
@@ -107,7 +105,7 @@ def _request(url: str, file: dict, part: Path, have: int, progress) -> None:
             part.unlink(missing_ok=True)
             raise requests.ConnectionError(f"sends '{sent}' instead of what follows byte {have}")
         have = have if code == 206 else 0
-        with part.open("ab" if have else "wb") as out:
+        with paths.naming(part), part.open("ab" if have else "wb") as out:
             for block in answer.iter_content(BLOCK):
                 out.write(block)
                 have += len(block)
@@ -152,19 +150,16 @@ def fetch(
         log(f"{name}: '{final}' is complete, nothing to do")
         return final
     stage = final.with_name(f".{final.name}.fetch")  # a stopped fetch leaves it behind, to be continued
-    try:
-        with paths.lock(stage / "lock", timeout=0):
-            own = Path(archive).expanduser() if archive else None  # the user's archive is used as the first file
-            parts = [_bring(file, stage, None if i else own, log, progress) for i, file in enumerate(files)]
-            whole = stage / "whole"
-            if weights:
-                shutil.copyfile(parts[0], whole)
-            else:
-                log(_assemble(name, files, parts, whole))
-            os.replace(whole, final)
-            shutil.rmtree(stage)
-    except filelock.Timeout as error:
-        raise DownloadError(f"another fetch into '{final}' is running; wait for it or stop it") from error
+    with paths.lock(stage / "lock", timeout=0):
+        own = Path(archive).expanduser() if archive else None  # the user's archive is used as the first file
+        parts = [_bring(file, stage, None if i else own, log, progress) for i, file in enumerate(files)]
+        whole = stage / "whole"
+        if weights:
+            shutil.copyfile(parts[0], whole)
+        else:
+            log(_assemble(name, files, parts, whole))
+        os.replace(whole, final)
+        shutil.rmtree(stage)
     return final
 
 

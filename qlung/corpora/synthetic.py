@@ -13,6 +13,7 @@ and mix of sounds. Devices depend on the split as in ICBHI, whose cycles give th
 
 import collections
 import dataclasses
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -207,6 +208,12 @@ def write(dest: Path, seed: int = 0, patients: int = 60, events: int = 40) -> Pa
     return dest
 
 
+def _write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
+    content = io.BytesIO()  # of a full disk, soundfile says no more than "System error."
+    soundfile.write(content, samples, rate, subtype="PCM_16", format="WAV")
+    path.write_bytes(content.getbuffer())
+
+
 def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
     folder, splits, truth = base / "ICBHI_final_database", [], []
     folder.mkdir(parents=True)
@@ -220,7 +227,7 @@ def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
         snr, kind = rng.uniform(0, 25), str(rng.choice(*DEGRADATIONS))
         samples, times = recording(rng, kinds, draw_patient(rng), DEVICES[name], snr, kind)
         stem = f"{number}_1b1_{rng.choice(['Al', 'Ar', 'Pl', 'Pr', 'Ll', 'Lr'])}_sc_{name}"
-        soundfile.write(folder / f"{stem}.wav", samples, DEVICES[name].rate, subtype="PCM_16")
+        _write_wav(folder / f"{stem}.wav", samples, DEVICES[name].rate)
         rows = [f"{t['start_s']:.3f}\t{t['end_s']:.3f}\t{t['label'] & 1}\t{t['label'] >> 1}\n" for t in times]
         (folder / f"{stem}.txt").write_text("".join(rows), encoding="utf-8")
         splits.append(f"{stem}\t{split}\n")
@@ -243,7 +250,7 @@ def _write_sprsound(base: Path, seed: int, count: int) -> list[dict]:
             snr, kind = rng.uniform(-12, -3) if poor else rng.uniform(5, 25), str(rng.choice(*DEGRADATIONS))
             samples, times = recording(rng, kinds, child, CHILD_DEVICE, snr, kind)
             stem = f"{number}{index // 2:07d}_{rng.uniform(1, 15):.1f}_{rng.integers(2)}_p{rng.integers(1, 5)}_{index}"
-            soundfile.write(wavs / f"{stem}.wav", samples, CHILD_DEVICE.rate, subtype="PCM_16")
+            _write_wav(wavs / f"{stem}.wav", samples, CHILD_DEVICE.rate)
             times = [] if poor else times
             rows = [
                 {"start": str(round(1000 * t["start_s"])), "end": str(round(1000 * t["end_s"])),
@@ -266,7 +273,7 @@ def ensure(root: str | Path | None = None) -> Path:
     final = Path(root).expanduser() if root else paths.cache_dir() / f"synthetic-{VERSION}"
     if not (final / "truth.csv").is_file():
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
+        with paths.naming(final), tempfile.TemporaryDirectory(prefix=f".{final.name}.", dir=final.parent) as folder:
             made = write(Path(folder) / "made")
             try:
                 made.rename(final)

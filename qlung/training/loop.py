@@ -8,6 +8,7 @@ import resource
 import time
 
 import accelerate
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -44,15 +45,16 @@ class Trainer:
             self.corpus, self.validation = fold.select("train"), fold.select("test")
         elif config.checkpoint == "best_on_test":
             self.validation = next(iter(tests.values()))
+        self.target = torch.tensor(self.corpus.events["label"].to_numpy())
+        self.counts = self.target.bincount(minlength=4).tolist()
+        self.objective = Objective(config, self.counts).to(device)  # before features: it refuses a missing class
         front_end, scorer = self.model.encoder.front_end, (config.alpha, config.beta, config.normalise)
         with torch.random.fork_rng(devices=[]):  # a front end that builds a network must not move the seed
             self.x, filled = self.model.features(self.corpus)
             aqs, self.quality = sources.training_quality(self.corpus, config.quality, *scorer, config.seed)
         self.filled = None if filled is None else torch.from_numpy(filled)
-        self.target = torch.tensor(self.corpus.events["label"].to_numpy())
-        self.aqs, self.counts = torch.tensor(aqs, dtype=torch.float32), self.target.bincount(minlength=4).tolist()
+        self.aqs = torch.tensor(aqs, dtype=torch.float32)
         self.masks = frontends.MASKS.get(front_end.recipe) if config.augment else None
-        self.objective = Objective(config, self.counts).to(device)
         weights = self.objective.class_weights
         self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
         lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.x) / config.batch_size)
@@ -203,7 +205,8 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
                 raise TrainingError(f"{config.name} diverged in epoch {epoch}, step {len(norms)}: {found}.")
             run.scaler.step(run.optimiser)
             run.scaler.update()
-            run.schedule.step()
+            if norms[-1].isfinite():  # else fp16 has skipped the step
+                run.schedule.step()
         run.history.append({"epoch": epoch, **_epoch_means(sums, norms, world), "lr": run.schedule.get_last_lr()[0]})
         if state.is_main_process:
             run.update_best()
@@ -244,16 +247,20 @@ def _part_sums(share, size: int, loss, loss_cls, margin, logits, cosine, target)
 
 
 def _epoch_means(sums: list[dict], norms: list[torch.Tensor], world: int) -> dict[str, float]:
-    """One epoch's row of history: means over its steps, after the processes have added up their parts."""
+    """One epoch's row of history: means over its steps, after the processes have added up their parts.
+
+    Steps that fp16 skipped have no gradient norm; where there are any, their number is in the row.
+    """
     table = {name: torch.stack([part[name] for part in sums]).double() for name in sums[0]}
     for column in table.values() if world > 1 else ():
         torch.distributed.all_reduce(column)
     total = {name: column.cpu().numpy().sum(0) for name, column in table.items()}
     angles = total.pop("theta_per_class") / total.pop("clips_per_class")
-    norms = torch.stack(norms).double().cpu().numpy()
     row = {name: float(value / len(norms)) for name, value in total.items()}
     row |= {f"theta_{name}": float(angle) for name, angle in zip(CLASSES, angles, strict=True)}
-    return row | {"grad_norm": float(norms.mean()), "grad_norm_sd": float(norms.std())}
+    taken = pd.Series(torch.stack(norms).double().cpu().numpy()).loc[np.isfinite]
+    skipped = {"skipped_steps": len(norms) - len(taken)} if len(taken) < len(norms) else {}
+    return row | {"grad_norm": float(taken.mean()), "grad_norm_sd": float(taken.std(ddof=0))} | skipped
 
 
 def _finish(run: Trainer, config: Config, corpus, tests: dict, folder, world: int) -> None:

@@ -88,9 +88,9 @@ def disk_errors(folder: Path):
 @contextlib.contextmanager
 def run_lock(folder: Path):
     """Wait until no other process trains this run, and keep others from training it."""
-    with disk_errors(folder):
-        lock = paths.lock(folder.with_name(f".{folder.name}.lock")).acquire()
-    with lock:
+    with contextlib.ExitStack() as stack:
+        with disk_errors(folder):
+            stack.enter_context(paths.lock(folder.with_name(f".{folder.name}.lock")))
         yield
 
 
