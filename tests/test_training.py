@@ -138,6 +138,36 @@ def test_repeats_are_bit_identical(train):
     assert weights(train(dataclasses.replace(QUICK, seed=1), "other seed")) != weights(first)
 
 
+@pytest.mark.parametrize("backbone", ["cnn", "mn04"])
+def test_the_trainer_is_the_plain_loop_that_anybody_would_write(backbone, train, corpora):
+    """Cross-entropy, Adam, a cosine rate, masks: with the same random numbers, the same losses and answers."""
+    config = dataclasses.replace(QUICK, epochs=2, backbone=backbone, method="ce", pretrained=False, seed=4)
+    corpus, tests = corpora
+    torch.manual_seed(config.seed)
+    net = training.Model(config).to(memory_format=torch.channels_last)
+    generator = torch.Generator().manual_seed(config.seed)
+    x, target = torch.from_numpy(np.array(net.features(corpus)[0])), torch.tensor(corpus.events["label"].to_numpy())
+    optimiser = torch.optim.Adam(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    steps, losses = config.epochs * math.ceil(len(x) / config.batch_size), []
+    for _ in range(config.epochs):
+        net.train()
+        for batch in torch.randperm(len(x), generator=generator).split(config.batch_size):
+            rate = config.lr * (0.001 + 0.999 * (1 + math.cos(math.pi * len(losses) / steps)) / 2)
+            optimiser.param_groups[0]["lr"] = rate
+            masks = frontends.MASKS[net.encoder.front_end.recipe]
+            logits, *_ = net(frontends.spec_augment(x[batch].float(), generator, masks))
+            loss = nn.functional.cross_entropy(logits, target[batch])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+    run = train(config)
+    by_epoch = np.mean(np.split(np.array(losses), config.epochs), axis=1)
+    assert run.history["loss"].to_numpy() == pytest.approx(by_epoch, rel=1e-5)
+    ours, own = run.predictions(), training.model.predict(net, tests["test"])
+    assert ours[["p0", "p3"]].to_numpy() == pytest.approx(own[["p0", "p3"]].to_numpy(), abs=1e-4)
+
+
 def test_history_has_the_parts_of_the_loss(train):
     history = train().history
     assert (history["loss"] > history["loss_cls"]).all()
