@@ -47,7 +47,7 @@ def load(table: str) -> Jobs:
 
 
 def cluster(asked: Jobs, logs: Path):
-    """A SLURMCluster that has no job yet; ``logs`` gets what the jobs print."""
+    """A SLURMCluster that has no job yet; ``logs`` gets what the jobs print. Slurm alone watches their memory."""
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
@@ -57,7 +57,7 @@ def cluster(asked: Jobs, logs: Path):
         cores=1, processes=1, job_cpu=asked.cores, python=shlex.quote(sys.executable), log_directory=str(logs),
         job_extra_directives=[f"--gres=gpu:{asked.gpus}"] * bool(asked.gpus) + asked.options,
         job_script_prologue=[f"export OMP_NUM_THREADS={asked.cores}"],
-        worker_extra_args=["--resources", f"GPU={asked.gpus}"] if asked.gpus else [],
+        worker_extra_args=["--memory-limit", "0"] + ["--resources", f"GPU={asked.gpus}"] * bool(asked.gpus),
         interface=asked.interface or None, scheduler_options={"port": 0, "dashboard_address": "127.0.0.1:0"},
     )  # fmt: skip
 
@@ -69,5 +69,6 @@ def submitted(table: str, tasks: int, logs: Path) -> Iterator:
     if not shutil.which("sbatch"):
         raise ConfigError("there is no sbatch here: run this where jobs are submitted")
     with paths.lock(logs / ".lock", timeout=0), cluster(asked, logs) as found:
-        found.adapt(minimum_jobs=1, maximum_jobs=min(asked.jobs, tasks))
+        jobs = min(asked.jobs, tasks)
+        found.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
         yield found
