@@ -98,6 +98,15 @@ def shell(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+def wait_for_jobs(wanted) -> list[str]:
+    """Numbers of the jobs once there are such as are wanted."""
+    for _ in range(1200):
+        if wanted(jobs := shell("squeue", "--noheader", "--format=%i").split()):
+            return jobs
+        time.sleep(0.1)
+    raise AssertionError(f"after two minutes: {shell('squeue')}")
+
+
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """A controller and two nodes of one core each, on this machine."""
@@ -119,6 +128,7 @@ def cluster(tmp_path, monkeypatch):
         shell("slurmd", "-N", node)
     yield
     shell("scancel", "--user", getpass.getuser())
+    wait_for_jobs(lambda jobs: not jobs)
     for path in home.glob("*.pid"):
         os.kill(int(path.read_text(encoding="utf-8")), signal.SIGTERM)
 
@@ -128,6 +138,7 @@ ROWS = 6
 
 def drive(home: str) -> None:
     prepare(Path(home), ROWS, seconds=2.0)
+    slurm.AGAIN_S = 1
     print(sweep.sweep("demo", cluster=str(Path(home, "cluster.toml"))).to_json())
 
 
@@ -135,6 +146,7 @@ def drive(home: str) -> None:
 def start(cluster, table, monkeypatch):
     """Starts the command that holds the queue of runs; none outlives the test."""
     monkeypatch.setenv("QLUNG_RUNS", str(table.parent / "runs"))
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1s")
     drivers, words = [], [sys.executable, __file__, str(table.parent)]
 
     def one() -> subprocess.Popen:
@@ -144,15 +156,6 @@ def start(cluster, table, monkeypatch):
     yield one
     for driver in drivers:
         driver.kill()
-
-
-def wait_for_jobs(wanted) -> list[str]:
-    """Numbers of the jobs once there are such as are wanted."""
-    for _ in range(1200):
-        if wanted(jobs := shell("squeue", "--noheader", "--format=%i").split()):
-            return jobs
-        time.sleep(0.1)
-    raise AssertionError(f"after two minutes: {shell('squeue')}")
 
 
 def test_a_cancelled_job_and_a_killed_driver_lose_nothing(start, table):
@@ -166,10 +169,11 @@ def test_a_cancelled_job_and_a_killed_driver_lose_nothing(start, table):
     driver.kill()
     out, _ = start().communicate(timeout=300)
     rows = pd.DataFrame(json.loads(out.splitlines()[-1]))
-    assert set(rows["what"]) <= {"ran", "reused"}
-    assert len(rows) == ROWS
+    failed = rows["what"] == "failed"
+    assert rows.loc[failed, "run"].tolist() == ["row 3"]  # which always fails
+    assert set(rows.loc[~failed, "what"]) <= {"ran", "reused"}
     ends = [line[1] for line in wait_for_all(home) if line[0] == "end"]
-    assert sorted(ends) == [str(n) for n in range(ROWS)]
+    assert sorted(ends) == [str(n) for n in range(ROWS) if n != 3]
     wait_for_jobs(lambda jobs: not jobs)
 
 

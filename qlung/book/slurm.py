@@ -16,6 +16,8 @@ from .. import paths
 from ..errors import ConfigError
 from ..training.config import STRICT, Count, Settings
 
+AGAIN_S = 30  # between two looks at which jobs are gone
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class Jobs(Settings):
@@ -64,11 +66,16 @@ def cluster(asked: Jobs, logs: Path):
 
 @contextlib.contextmanager
 def submitted(table: str, tasks: int, logs: Path) -> Iterator:
-    """A cluster whose jobs are submitted, no more than ``tasks``; one that is cancelled is replaced."""
+    """A cluster whose jobs are submitted, no more than ``tasks``; those that end early are replaced."""
     asked = load(table)
     if not shutil.which("sbatch"):
         raise ConfigError("there is no sbatch here: run this where jobs are submitted")
     with paths.lock(logs / ".lock", timeout=0), cluster(asked, logs) as found:
-        jobs = min(asked.jobs, tasks)
-        found.adapt(minimum_jobs=jobs, maximum_jobs=jobs)
+
+        def submit() -> None:  # and again, for jobs that were cancelled or ran out of time
+            if found.status.name == "running":
+                found.scale(jobs=min(asked.jobs, tasks))
+                found.loop.call_later(AGAIN_S, submit)
+
+        found.loop.add_callback(submit)
         yield found
