@@ -1,4 +1,4 @@
-# Two commands: `make reproduce` runs the whole book, `make test` runs every check. Both set up .venv first.
+# `make reproduce` runs the whole book, `make test` runs every check, `make site` builds the web site. All set up .venv first.
 ifeq ($(OS),Windows_NT)
   $(error Windows is not supported: use WSL 2, and this command inside it)
 endif
@@ -12,6 +12,7 @@ DATA ?=
 LAB ?=
 BIN := .venv/bin
 STAMP := .venv/installed
+SITE_STAMP := .venv/site-installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 UV ?= uv pip compile
 SUPPORTED := (sys_platform == 'darwin' or sys_platform == 'linux')
@@ -20,7 +21,7 @@ export QLUNG_DATA_GIVEN := $(value DATA)
 # What a cluster's modules or a user's pip.conf put here is not for this environment.
 unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: setup same reproduce test lab notebooks evidence lock
+.PHONY: setup same reproduce test lab notebooks evidence lock site site-packages
 setup: same $(STAMP)
 	@test "$$(cat $(STAMP))" = "$(CURDIR)" || { \
 	  echo "This .venv was made in '$$(cat $(STAMP))', and would run the code there: rm -rf .venv, then make again."; exit 1; }
@@ -62,11 +63,22 @@ lab: setup
 notebooks: setup
 	$(BIN)/python tools/build_notebooks.py
 
+# Static pages of the committed notebooks and docs: nothing is executed, every warning is an error.
+site: site-packages
+	$(BIN)/python -m sphinx -W --keep-going -q -j 2 -d site/doctrees -c docs . site/html
+	@echo "The site: site/html/index.html"
+
+site-packages: setup $(SITE_STAMP)
+
+$(SITE_STAMP): docs/requirements.lock $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r docs/requirements.lock
+	@touch $(SITE_STAMP)
+
 evidence: setup
 	$(BIN)/python tools/publish_evidence.py $(or $(filter-out demo,$(PROFILE)),sc) "$$QLUNG_DATA_GIVEN"
 
 lock:  # keeps the versions that are there; for newer ones: make lock UV="uv pip compile --upgrade"
-	$(UV) --quiet --universal --python-version 3.11 --all-extras --no-annotate --custom-compile-command "make lock" \
+	$(UV) --quiet --universal --python-version 3.11 --extra dev --extra slurm --no-annotate --custom-compile-command "make lock" \
 	  pyproject.toml --output-file requirements.lock
 	sed -i.old -e "s/python_full_version < '3.14' and //; s/ and $(SUPPORTED)//; s/ ; $(SUPPORTED)//" requirements.lock
 	rm requirements.lock.old

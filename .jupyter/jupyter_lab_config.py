@@ -1,6 +1,7 @@
 """JupyterLab as `make lab` starts it: the whole project in view, notebook 00 open, only what was typed is saved."""
 
 import nbformat
+from nbformat.sign import NotebookNotary
 
 from qlung import paths
 from qlung.book import notebooks
@@ -19,3 +20,8 @@ for tracked in (paths.NOTEBOOKS / "exercises").glob("*.ipynb"):
         notebook.metadata["jupytext"] = {"formats": "ipynb"}  # no .py beside it
         own.parent.mkdir(exist_ok=True)
         nbformat.write(notebook, own)
+
+# The playgrounds are scripts in the outputs of the book's notebooks; JupyterLab runs scripts of signed notebooks only.
+notary = NotebookNotary()
+for own in notebooks.book():
+    notary.sign(nbformat.read(own, nbformat.NO_CONVERT))

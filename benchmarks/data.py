@@ -1,6 +1,6 @@
 """Data preparation compared with the recipe of public code for this task, in one run; prints JSON.
 
-    python benchmarks/data.py DIR      # DIR holds icbhi/ in its owners' layout; default $QLUNG_DATA or data/
+    python benchmarks/data.py [DIR]      # DIR holds icbhi/ in its owners' layout; without it, the synthetic corpus
 
 The reference reads a recording, resamples all of it with torchaudio's windowed sinc, fades it, cuts the cycles, pads
 each to 8 s and calls ``torchaudio.compliance.kaldi.fbank`` one clip at a time. Ratios are reference / ours. Nothing
@@ -24,9 +24,10 @@ import torch
 from torchaudio import functional
 from torchaudio.compliance import kaldi
 
-from qlung import audio, load_corpus, paths
+from qlung import audio, load_corpus
 from qlung.audio import frontends
 from qlung.audio.clips import FEW
+from qlung.corpora import synthetic
 
 FRONT_END = frontends.FrontEnd("ast", 16000)
 RATE = FRONT_END.sample_rate
@@ -152,13 +153,15 @@ def grow_once(root: Path, times: int) -> dict:
 
 
 def main() -> None:
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else paths.data_dir()
     if len(sys.argv) > 2:
-        print(json.dumps(grow_once(root, int(sys.argv[2]))))
+        print(json.dumps(grow_once(Path(sys.argv[1]), int(sys.argv[2]))))
         return
     with tempfile.TemporaryDirectory() as folder:
         os.environ["QLUNG_CACHE"] = folder
-        found = {"preparation": whole(root)}
+        named = sys.argv[1:]
+        root = Path(named[0]) if named else synthetic.ensure(Path(folder) / "synthetic")
+        found = {"corpus": f"icbhi in {root}" if named else "synthetic-icbhi: no folder was named"}
+        found["preparation"] = whole(root)
         found["front_end"] = front_end(load_corpus("icbhi", root))
         found["resampler"], found["growth"] = resampler(), growth(root)
     print(json.dumps(found, indent=1))

@@ -79,15 +79,16 @@ figures.use_style()
 # The predictions for real recordings are stored in this repository. The numbers below are
 # computed from them, whichever `profile` you choose. Claim C1 is about ICBHI, claim C2 about
 # SPRSound. `difference` is the Score of QLung minus that of cross-entropy. `low` and `high` are
-# the ends of its 95 % interval. `shows` is *for* if the whole interval lies above 0, *against* if
-# it lies below 0, and *undecided* if it contains 0.
+# the ends of its 95 % interval; `patients` is their effective number, which is smaller than their
+# number where a few hold most of the clips. `shows` is *supported* if the interval lies above 0,
+# *contradicted* if it lies below 0, *negligible* if the difference is surely smaller than half of
+# the paper's (90 % interval), and else *undecided*.
 
 # %%
 predictions = results.headline()
-compared = [claim for claim in claims.load() if claim["id"] in ("C1", "C2")]
-gains = [claims.measure(claim, predictions) for claim in compared]
-gains = pd.concat(gains, ignore_index=True)
-gains.round(2)
+gains = claims.primary(predictions).query("claim in ('C1', 'C2')").reset_index(drop=True)
+columns = ["claim", "corpus", "backbone", "difference", "low", "high", "seeds", "patients", "shows"]
+gains[columns].round(2)
 
 # %% [markdown]
 # A dot is the difference in Score between QLung and cross-entropy, the mean over training seeds.
@@ -97,7 +98,7 @@ gains.round(2)
 # diamond is the paper's gain on all of ICBHI, with the larger Audio Spectrogram Transformer (AST).
 
 # %% jupyter={"source_hidden": true}
-published = float(compared[0]["paper"].removesuffix(" Score"))
+published = next(claim["effect"] for claim in claims.load() if claim["id"] == "C1")
 paper = "paper (AST, all of ICBHI)"
 gains[paper] = np.where(gains["corpus"] == "icbhi", published, np.nan)
 names = [f"{row.corpus}, {row.backbone} ({row.seeds} seeds)" for row in gains.itertuples()]

@@ -41,12 +41,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
 # %% jupyter={"source_hidden": true}
-from qlung import evaluation, quality
+from qlung import evaluation, paths, quality
 from qlung.audio import degrade
 from qlung.book import figures, results
 from qlung.corpora import CLASSES
@@ -295,6 +295,19 @@ assert abs(rho["level", "gain"] + 1) < 1e-9
 assert abs(rho["clean_cheap", "gain"]) < 0.1 < abs(rho["clean_cheap", "noise"])
 assert trend["rho"].between(-1, 1).all()
 trend.pivot_table("verdict", "score", "kind", aggfunc="first", sort=False)
+
+# %% [markdown]
+# ### Playground: noise, low-pass filter and gain
+#
+# Why does AQS rise when a filter takes sound away? Try it on the spectrum of a model recording: drag
+# the red line, or move a slider. The entropy is that of the spectrum in the second panel. With the
+# book's log-mel bands, every band that the filter empties makes the spectrum less flat, so $H$
+# falls and AQS rises. Noise fills bands and empties none: here AQS hardly changes. With the power
+# spectrum it falls. The board needs no kernel; [its own page](../docs/playground.md) has it, too.
+
+# %% jupyter={"source_hidden": true}
+script = (paths.ROOT / "docs" / "_static" / "playground.js").read_text(encoding="utf-8")
+HTML(f'<div data-qlung-board="quality">This board needs JavaScript.</div>\n<script>{script}</script>')
 
 # %% [markdown]
 # ### Agreement with the true signal-to-noise ratio

@@ -55,17 +55,17 @@ from qlung.book import lessons
 torch.set_num_threads(1)  # the tensors here are small
 
 # %%
-import io
 from typing import NamedTuple
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython.display import HTML
 from scipy import stats
 from torch import nn
 
+from qlung import paths
 from qlung.book import figures
 
 # %%
@@ -1310,17 +1310,27 @@ assert norms.loc[norms["loss"].str.startswith("loudness"), "high"].item() < 0
 # ## 9. Playground: two classes
 #
 # What does each number of the loss do? There are two classes, with prototypes at 0° (common) and
-# 90° (rare). Move a slider and watch three panels:
+# 90° (rare). Move a slider, or type a value, and watch three panels:
 #
-# - **Boundary**: clips on the coloured arcs satisfy the margin; in the grey gap no clip does. At
-#   inference the boundary is at 45°, always.
+# - **Force**: the gradient of the loss in the angle, $dL/d\theta_y$, at each angle. Solid: the
+#   whole loss; dashed: the part of the margin loss; dotted: the loss without a margin.
 # - **Margin**: the class part (dark; tiny for the common class) and the quality part (pale).
-# - **Gradient**: how strongly training turns a clip at each angle (divided by the scale).
+# - **Boundaries**: clips on the coloured arcs satisfy the margin; in the grey gap no clip does. At
+#   inference the boundary is at 45°, always.
 #
-# The paper's $\gamma=\kappa=0.5$ are fixed.
+# The paper's $\gamma=\kappa=0.5$ are fixed. The board is a small script in this page: it needs no
+# kernel. JupyterLab runs it in notebooks that it trusts (`make lab` sees to that; else choose
+# *Trust Notebook* in the command palette). [Its own page](../docs/playground.md) has it, too, and
+# keeps the values in its address.
+
+# %% jupyter={"source_hidden": true}
+script = (paths.ROOT / "docs" / "_static" / "playground.js").read_text(encoding="utf-8")
+HTML(f'<div data-qlung-board="margins">This board needs JavaScript.</div>\n<script>{script}</script>')
+
+# %% [markdown]
+# The same margins and forces in Python, of the margin loss:
 
 # %%
-TWO = {"common": COLOUR["normal"], "rare": COLOUR["both"]}
 ANGLES = torch.linspace(1e-3, math.pi / 2, 181)
 
 
@@ -1328,80 +1338,11 @@ def two_classes(scale, target, imbalance, aqs):
     """Margin from class and from quality [rad] and gradient [181], per class."""
     class_margins = 0.5 * margins.class_margin(torch.tensor([imbalance, 1.0]), target)
     by_quality, rows = 0.5 * 0.5 * aqs, {}
-    for name, by_class in zip(TWO, class_margins.tolist(), strict=True):
+    for name, by_class in zip(("common", "rare"), class_margins.tolist(), strict=True):
         _, gradient = logit_and_gradient(ANGLES, by_class + by_quality, scale, other=torch.sin)
         rows[name] = by_class, by_quality, gradient
     return rows
 
-
-# %% jupyter={"source_hidden": true}
-SPACE = {"left": 0.07, "right": 0.99, "bottom": 0.17, "top": 0.9, "wspace": 0.3}  # fast to draw
-
-
-def draw_class(axes, name, by_class, by_quality, gradient):
-    """One class in the three panels; `gradient` is already divided by the scale."""
-    colour = TWO[name]
-    arc = np.linspace(0, max(0.0, math.pi / 4 - (by_class + by_quality) / 2), 46)
-    arc = arc if name == "common" else math.pi / 2 - arc
-    axes[0].plot(np.cos(arc), np.sin(arc), color=colour, lw=7, solid_capstyle="butt")
-    axes[1].barh(name, by_class, color=colour, height=0.55)
-    axes[1].barh(name, by_quality, left=by_class, color=colour, alpha=0.45, height=0.55)
-    axes[2].plot(ANGLES.rad2deg(), gradient, color=colour, lw=2, label=name)
-
-
-# %% jupyter={"source_hidden": true}
-def draw_playground(scale=15.0, target=0.2, imbalance=6.0, aqs=0.5):
-    fig, axes = plt.subplots(1, 3, figsize=(9.2, 3.1), layout="none", gridspec_kw=SPACE)
-    turn = np.linspace(0, math.pi / 2, 91)
-    axes[0].plot(np.cos(turn), np.sin(turn), color="#CCCCCC", lw=7, solid_capstyle="butt")
-    axes[0].plot((0, 0.75), (0, 0.75), "--", color=GREY, lw=1)
-    for name, (*both, gradient) in two_classes(scale, target, imbalance, aqs).items():
-        draw_class(axes, name, *both, gradient / scale)
-    axes[0].set(aspect="equal", xlabel=r"$\hat x_1$", ylabel=r"$\hat x_2$", title="Boundary")
-    axes[1].set(xlim=(0, 1.6), xlabel="margin [rad]", title="Margin")
-    axes[2].set(xlim=(0, 90), ylim=(0, 2.2), xticks=range(0, 91, 15), title="Gradient",
-                xlabel=TARGET_ANGLE, ylabel=GRADIENT_PER_SCALE)  # fmt: skip
-    axes[2].legend(loc="upper left", ncols=2)
-    return fig
-
-
-# %% [markdown]
-# The picture for the start values: $s_d=15$, $m_{\rm target}=0.2$ rad, six common clips for each
-# rare clip, quality 0.5.
-
-# %%
-rows = two_classes(15.0, 0.2, 6.0, 0.5)
-table = stacked({name: pd.DataFrame({"gradient": row[2]}) for name, row in rows.items()}, "class")
-figures.save(draw_playground(), "03-playground", profile, table)
-
-# %% [markdown]
-# The same with sliders. They work only if you run this notebook; on a web page you see one line of
-# text instead.
-
-# %%
-picture = widgets.Image(format="png")
-sliders = {
-    "scale": widgets.FloatLogSlider(15.0, min=0, max=2, description="scale s"),
-    "target": widgets.FloatSlider(0.2, min=0, max=0.4, step=0.02, description="target [rad]"),
-    "imbalance": widgets.FloatLogSlider(6.0, min=0, max=2, description="imbalance"),
-    "aqs": widgets.FloatSlider(0.5, min=0, max=1, step=0.05, description="quality"),
-}
-
-
-# %% tags=["nbval-ignore-output"]
-def update(_=None):
-    """Draw at the values of the sliders and show the picture."""
-    fig = draw_playground(**{name: slider.value for name, slider in sliders.items()})
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=90)
-    plt.close(fig)
-    picture.value = buffer.getvalue()
-
-
-for slider in sliders.values():
-    slider.observe(update, "value")
-update()
-widgets.VBox([*sliders.values(), picture])
 
 # %% [markdown]
 # From which angle on is a clip moved? We take the first angle at which the gradient exceeds half

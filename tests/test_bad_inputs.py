@@ -139,7 +139,7 @@ ROWS = [
     ("icbhi", "a split with a recording on both sides", lambda w, t: (w.parents[1] / "official_split.txt").write_text(
         f"{NAMES[0]} train\n{NAMES[0]} test\n"), "error", "both train and test"),
     ("icbhi", "a split that is not text", lambda w, t: (w.parents[1] / "official_split.txt").write_bytes(b"\xff\xff"),
-     "error", "cannot read"),
+     "error", "wants lines"),
     ("icbhi", "an empty folder", lambda w, t: (shutil.rmtree(w.parent), w.parent.mkdir()), "error", "no .wav under"),
     ("icbhi", "a path that is not ASCII", lambda w, t: w.parents[2].rename(w.parents[2].with_name("Geräusche 肺")),
      "read", ""),

@@ -122,6 +122,9 @@ ICBHI = {
     "a byte-order mark and line ends of Windows": lambda r: rename_split(
         r, "official_split.txt", lambda text: "\ufeff" + text.replace("\n", "\r\n")
     ),
+    "Windows-1252 with hard spaces": lambda r: [
+        path.write_bytes(path.read_text().replace("\t", "\xa0").encode("cp1252")) for path in r.rglob("*.txt")
+    ],
     "the other device in a recording's name": lambda r: [
         path.rename(path.with_stem(f"{NAMES[0].removesuffix('Meditron')}AKGC417L")) for path in r.rglob(f"{NAMES[0]}.*")
     ],

@@ -14,8 +14,8 @@ GLOSSARY = (paths.ROOT / "docs/glossary.md").read_text(encoding="utf-8")
 ANCHORS = re.findall(r'<a id="([^"]+)"></a>', GLOSSARY)
 TERMS = """cycle event clip recording patient device official-split sp se score aqs entropy rms margin quality-margin
 class-margin prototype scale cosine-logits dfam cross-entropy in-distribution out-of-distribution severity degradation
-trivial-baseline interval bootstrap permutation-test holm auroc ece calibration separation typicality ledger reading
-profile study run seed variant contrast""".split()
+trivial-baseline interval bootstrap crossed equivalence effective-number holm operating-point area auroc ece
+calibration separation typicality ledger reading profile study run seed variant contrast""".split()
 
 
 def names_in(tree: ast.AST) -> set[str]:
@@ -89,4 +89,4 @@ def test_sizes_and_angles_on_the_first_screen_are_those_measured():
     for corpus, clips in kept.groupby("corpus")["event_id"].nunique().items():
         assert f"{clips:,} clips" in README, corpus
     row = next(line for line in README.splitlines() if line.startswith("| C6 |"))
-    assert re.findall(r"(\w+): (-)[^;|]+ (\w+)", row)[1] == ("mn04_frozen", "-", "against")
+    assert re.findall(r"(\w+): ([+-])[^;|]+ (\w+)", row)[1] == ("mn04_frozen", "+", "supported")

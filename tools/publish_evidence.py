@@ -19,18 +19,20 @@ from qlung.evaluation import claims
 from qlung.training import experiments
 
 KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
-        "device"]  # fmt: skip
-DETAILS = [f"{letter}{k}" for letter in "pc" for k in range(4)]
+        "device", "listed_device"]  # fmt: skip
+DETAILS = [f"{letter}{k}" for letter in "lc" for k in range(4)]  # log p and cosines
 BEGIN, END = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
 
 
 def without_names(predictions: pd.DataFrame) -> pd.DataFrame:
     """Predictions without names of recordings: patients and events are numbered.
 
-    Tables and intervals can be computed from them again without any recording and without training. Probabilities and
-    cosines stay for methods, not for their variants.
+    Tables and intervals can be computed from them again without any recording and without training. Probabilities (as
+    logarithms) and cosines stay for methods, not for their variants.
     """
-    kept = predictions[KEPT + DETAILS].copy()
+    kept = predictions[KEPT].copy()
+    kept[DETAILS[:4]] = np.log(predictions[evaluation.PROBABILITIES].clip(lower=1e-38))
+    kept[DETAILS[4:]] = predictions[DETAILS[4:]]
     kept.loc[kept["method"].str.contains(" "), DETAILS] = np.nan
     for name in ("patient_id", "event_id"):
         kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
@@ -78,12 +80,12 @@ def rebuild() -> list[Path]:
     written = []
     for path in sorted((paths.ROOT / "figures").glob("*/predictions.parquet")):
         home, profile = path.parent, path.parent.name
-        kept = pd.read_parquet(path)
-        record = next(one for one in records(profile) if one["run"] == kept["run"].iloc[0])
+        kept = results.evidence(profile)
         found = results.tables(kept)
         written += results.write_tables(home, found)
         at, target = ("figures/sc/", paths.ROOT / "RESULTS.md") if profile == "sc" else ("", home / "results.md")
-        text = results.page(profile, kept, found, record, at, [path.name for path in sorted(home.glob("*.png"))])
+        pictures = [path.name for path in sorted(home.glob("*.png"))]
+        text = results.page(profile, kept, found, records(profile), at, pictures)
         written.append(paths.write_atomically(target, lambda part, t=text: part.write_text(t, encoding="utf-8")))
     return [*written, write_readme()]
 

@@ -27,7 +27,8 @@ def read(path: str, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
     if samples.shape[1] > 1 and samples.any():
         samples = samples[:, samples.any(axis=0)]  # a silent channel would only halve the level
     samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-    samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    if not np.isfinite(samples).all():
+        samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     if sample_rate and sample_rate != rate:
         samples, rate = soxr.resample(samples, rate, sample_rate), sample_rate
     return samples, rate
@@ -66,10 +67,10 @@ def cut(recording, events, sample_rate: int, seconds: float | None, pad: str = "
     """The clips of one recording: read, resampled, faded as a whole, sliced at its events, cut or padded."""
     samples = fade(read(recording.path, sample_rate)[0], sample_rate)
     out = []
-    for event in events.itertuples():
-        clip = samples[round(event.start_s * sample_rate) : round(event.end_s * sample_rate)]
+    for event_id, start, end in zip(events["event_id"], events["start_s"], events["end_s"], strict=True):
+        clip = samples[round(start * sample_rate) : round(end * sample_rate)]
         if not len(clip):
-            raise AudioError(f"{event.event_id}: no sample at {sample_rate} Hz: too short, or past the end")
+            raise AudioError(f"{event_id}: no sample at {sample_rate} Hz: too short, or past the end")
         out.append(clip if seconds is None else fit_length(clip, sample_rate, seconds, pad))
     return out
 
@@ -114,8 +115,9 @@ def map_clips(corpus, sample_rate: int, seconds: float, function, pad: str = "re
     """
 
     def work(recording, events):
-        clips = torch.from_numpy(np.stack(cut(recording, events, sample_rate, seconds, pad)))
-        return np.concatenate([function(few) for few in clips.split(FEW)])
+        clips = cut(recording, events, sample_rate, seconds, pad)
+        groups = (np.stack(clips[first : first + FEW]) for first in range(0, len(clips), FEW))
+        return np.concatenate([function(torch.from_numpy(few)) for few in groups])
 
     return _in_order(work, _jobs(corpus))
 

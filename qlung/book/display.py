@@ -7,13 +7,13 @@ from IPython.display import HTML
 def readable(table: pd.DataFrame, digits: int = 1) -> pd.DataFrame:
     """A table of numbers for reading: floats with ``digits`` decimals, an en dash where there is no number.
 
-    Columns whose name begins with "p " hold p values: three decimals, and "< 0.001" below.
+    A column "p", or whose name begins with "p ", holds p values: three decimals, and "< 0.001" below.
     """
 
     def shown(name: str, value) -> object:
         if pd.isna(value):
             return "–"
-        if str(name).startswith("p "):
+        if str(name).split()[0] == "p":
             return "< 0.001" if value < 0.001 else f"{value:.3f}"
         return f"{round(value, digits) + 0.0:.{digits}f}" if isinstance(value, float) else value  # + 0: no "-0.0"
 

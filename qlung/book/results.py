@@ -36,7 +36,7 @@ def pretty(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     """A DataFrame as a Markdown table; floats with two digits, p values with four, "-" for what isn't known."""
-    digits = [4 if str(name).startswith("p ") else 2 for name in table.columns]
+    digits = [4 if str(name).split()[0] == "p" else 2 for name in table.columns]
     lines = [list(map(str, table.columns)), ["---"] * len(table.columns)]
     for row in table.itertuples(index=False):
         cells = [f"{v:.{n}f}" if isinstance(v, float) else str(v) for v, n in zip(row, digits, strict=True)]
@@ -69,15 +69,15 @@ def write_tables(home: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
     return [paths.write_atomically(path, write) for path, write in written.items()]
 
 
-def page(profile: str, predictions: pd.DataFrame, tables: dict, record: dict, home: str, pictures: list[str]) -> str:
+def page(profile: str, predictions: pd.DataFrame, tables: dict, records: list, home: str, pictures: list[str]) -> str:
     """The results page as Markdown.
 
     Parameters
     ----------
     tables : dict
         From `tables`.
-    record : dict
-        One run's run.json, for the provenance line.
+    records : list of dict
+        run.json of every run, for the provenance line.
     home : str
         Where the CSV files lie, relative to the page: "" or "figures/sc/".
     pictures : list of str
@@ -93,11 +93,14 @@ def page(profile: str, predictions: pd.DataFrame, tables: dict, record: dict, ho
     as_paper = (study.train_on.removeprefix("synthetic-"), study.split) == ("icbhi", "official")  # as claims suppose
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True)
     return template.render(
-        profile=profile, record=record, home=home, pictures=pictures, counts=markdown(counts.reset_index()),
+        profile=profile, record=records[0], home=home, pictures=pictures, counts=markdown(counts.reset_index()),
+        commits=sorted({one["commit"][:12] for one in records}), dirty=any(one["dirty"] for one in records),
+        processors=sorted({one.get("processor", one["device"]) for one in records}),
         means=markdown(pretty(means[~variant])), variants=variant.sum(), comparisons=len(contrasts), rows=len(rows),
         differences=markdown(rows.assign(row=rows["row"].map(shown))), runs=runs["run"].nunique(),
         committed="folder" not in runs,  # of a committed study there are records, and no folders
         verdicts=markdown(verdicts(profile, predictions)) if as_paper else "", synthetic=not study.recorded,
+        primary=markdown(claims.primary(predictions)) if as_paper else "",
     )  # fmt: skip
 
 
@@ -121,10 +124,11 @@ def write_results(profile: str, predictions: pd.DataFrame) -> Path:
     """Write runs/<profile>/results.md, and the CSV of every table, from predictions."""
     home, found = paths.runs_dir(profile), tables(predictions)
     found["runs"]["folder"] = [folder_of(row) for row in found["runs"].to_dict("records")]
-    record = json.loads((home / found["runs"]["folder"].iloc[0] / "run.json").read_text(encoding="utf-8"))
+    files = [home / folder / "run.json" for folder in found["runs"]["folder"].unique()]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     pictures = [f"figures/{path.name}" for path in sorted((home / "figures").glob("*.png"))]
     write_tables(home, found)
-    text = page(profile, predictions, found, record, "", pictures)
+    text = page(profile, predictions, found, records, "", pictures)
     return paths.write_atomically(home / "results.md", lambda part: part.write_text(text, encoding="utf-8"))
 
 
@@ -139,7 +143,10 @@ def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
     """
     home = paths.ROOT / "figures" / profile
     if (path := home / f"{table}.parquet").is_file():
-        return pd.read_parquet(path)
+        found = pd.read_parquet(path)
+        if "l0" in found:  # studies since November 2026 keep logarithms: p has no digits left where a network is sure
+            found[evaluation.PROBABILITIES] = np.exp(found.filter(regex="^l[0-3]$"))
+        return found
     if (path := home / f"{table}.csv").is_file():
         return pd.read_csv(path)
     raise ConfigError(f"no {table} of profile '{profile}' are committed in '{home}': `make evidence` writes them")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import CorpusError
 from .registry import Source, register
-from .tables import Corpus, Tables, Unusable, files_of
+from .tables import Corpus, Tables, Unusable, files_of, text_of
 
 SPLIT_NAME = re.compile(r"(official_split|icbhi_challenge_train_test)\.(txt|csv)", re.I)
 HOME = "https://bhichallenge.med.auth.gr/ICBHI_2017_Challenge"
@@ -29,7 +29,7 @@ def read_split(*folders: Path) -> dict[str, str]:
     if not found:
         where = f"no official split in '{folders[-1]}': official_split.txt or ICBHI_challenge_train_test.txt"
         raise CorpusError(f"icbhi: {where}, with lines 'recording<tab>train|test', from the owners' page: {HOME}")
-    lines = found[0].read_text(encoding="utf-8-sig").splitlines()
+    lines = text_of(found[0]).splitlines()
     rows = [re.sub(r"\.wav(?=\W)", "", line, flags=re.I).replace(",", " ").split() for line in lines if line.strip()]
     if rows and found[0].suffix.lower() == ".csv" and rows[0][-1].lower() not in ("train", "test"):
         del rows[0]  # the header
@@ -67,7 +67,7 @@ def read_cycles(text: str) -> list[tuple[float, float, bool, bool]]:
 def _listed_devices(*folders: Path) -> dict[str, str]:
     """Devices by filename_differences.txt, if it is there: first four fields of a name -> device."""
     found = [path for folder in folders if (path := folder / "filename_differences.txt").is_file()]
-    names = found[0].read_text(encoding="utf-8-sig").replace("'", " ").split() if found else []
+    names = text_of(found[0]).replace("'", " ").split() if found else []
     return {key: device for key, _, device in (name.rpartition("_") for name in names)}
 
 
@@ -99,7 +99,7 @@ def read(base: Path, subset: str | None = None) -> Corpus:
             raise Unusable(f"the same recording as {seen[key]}, under another device's name")
         name = NAME.fullmatch(official[key])
         text = texts.get(path.stem) or texts.get(official[key]) or path.with_suffix(".txt")
-        cycles = read_cycles(text.read_text(encoding="utf-8-sig"))
+        cycles = read_cycles(text_of(text))
         events = [(start, end, tuple(LABELS)[crackle + 2 * wheeze]) for start, end, crackle, wheeze in cycles]
         return events, {"recording_id": official[key], "patient_id": name["patient"], "device": name["device"],
                         "listed_device": listed.get(key, name["device"]), "location": name["location"],

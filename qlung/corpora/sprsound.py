@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import CorpusError
 from .registry import Source, register
-from .tables import Corpus, Tables, Unusable, files_of
+from .tables import Corpus, Tables, Unusable, files_of, text_of
 
 LABELS = {"Normal": "normal", "Fine Crackle": "crackle", "Coarse Crackle": "crackle", "Wheeze": "wheeze",
           "Rhonchi": "wheeze", "Stridor": "wheeze", "Wheeze+Crackle": "both"}  # fmt: skip
@@ -76,7 +76,7 @@ def _add_part(tables: Tables, wavs: Path, annotations: Path, split: str) -> None
         if not name:
             later = LATER_NAME.fullmatch(path.stem)
             raise Unusable(f"named {LATER}" if later else "name is not patient_age_gender_location_recording")
-        record, events = read_record(texts[path.stem].read_text(encoding="utf-8-sig"))
+        record, events = read_record(text_of(texts[path.stem]))
         quality = QUALITY.get(record.strip().lower(), "good")
         if sound["rate"] != RATE:
             tables.note(path.stem, f"is at {sound['rate']} Hz, the release at {RATE} Hz", "kept")

@@ -1,5 +1,6 @@
 """The one table schema of every corpus, and how rows become a ``Corpus``: a further data set is one more file."""
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -108,6 +109,14 @@ def files_of(folder: Path, suffix: str) -> dict[str, Path]:
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
     found = (path for path in paths if path.suffix.lower() == suffix)
     return {path.stem: path for path in found if not path.name.startswith(".")}
+
+
+def text_of(path: Path) -> str:
+    """A text file in UTF-8, with or without its mark, else in Windows-1252; a hard space is a space."""
+    content = path.read_bytes()
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode("utf-8-sig").replace("\xa0", " ")
+    return content.decode("cp1252", "replace").replace("\xa0", " ")
 
 
 class Tables:

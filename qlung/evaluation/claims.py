@@ -1,5 +1,6 @@
 """The paper's claims against what was measured."""
 
+import math
 import tomllib
 from typing import Annotated
 
@@ -9,11 +10,15 @@ from pydantic import Field
 
 from .. import paths
 from ..errors import ConfigError
-from .intervals import difference
+from .intervals import MEASURED, difference, holm
 
 
 class Claim(pydantic.BaseModel, strict=True, extra="forbid"):
-    """A claim of claims.toml: what the paper says, which two methods it compares, and what would decide it."""
+    """A claim of claims.toml: what the paper says, which two methods it compares, and what would decide it.
+
+    ``effect`` is the paper's difference, where it has a number. Half of it is the size below which a difference counts
+    as negligible.
+    """
 
     id: str
     text: str
@@ -24,6 +29,7 @@ class Claim(pydantic.BaseModel, strict=True, extra="forbid"):
     than: str = ""
     corpus: str = ""
     statistic: str = "Score"
+    effect: Annotated[float, Field(gt=0)] = math.inf
     lowest_aqs: Annotated[float, Field(gt=0, le=1)] = 1.0
     confirmed_if: str = ""
     contradicted_if: str = ""
@@ -50,29 +56,46 @@ def load(table: str = "claims") -> list[dict]:
         raise ConfigError(f"'{paths.CLAIMS}', table {table}: {error}") from error
 
 
-def measure(claim: dict, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Per backbone and corpus: difference, low, high, seeds and whether the interval supports or contradicts the claim.
+def shows(row: dict, effect: float = math.inf) -> str:
+    """What a `difference` says: "negligible" (within half of ``effect``), "supported", "contradicted", "undecided"."""
+    if row["within"] < effect / 2 < math.inf:
+        return "negligible"
+    return "supported" if row["low"] > 0 else "contradicted" if row["high"] < 0 else "undecided"
 
-    Synthetic corpora stand in for the claim's real one and keep their name. Empty if there is nothing to compare.
+
+def primary(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The comparisons that claims.toml fixed beforehand, measured: one row per claim, corpus and backbone.
+
+    Returns
+    -------
+    DataFrame
+        Columns claim, corpus, backbone, statistic, those of `difference`, p Holm (corrected for all rows here) and
+        shows. Synthetic corpora stand in for the claim's real one and keep their name.
     """
     rows = []
-    if "better" not in claim:
-        return pd.DataFrame(rows)
-    chosen = predictions[predictions["corpus"].str.removeprefix("synthetic-") == claim["corpus"]]
-    if "lowest_aqs" in claim:
-        chosen = chosen[chosen["aqs"] <= chosen.drop_duplicates("event_id")["aqs"].quantile(claim["lowest_aqs"])]
-    for (backbone, corpus), part in chosen.groupby(["backbone", "corpus"], sort=False):
-        if {claim["better"], claim["than"]} <= set(part["method"]):
-            row = difference(part, claim["better"], claim["than"], claim.get("statistic", "Score"))
-            shows = "for" if row["low"] > 0 else "against" if row["high"] < 0 else "undecided"
-            rows.append({"backbone": backbone, "corpus": corpus, **row, "shows": shows})
-    return pd.DataFrame(rows)
+    for claim in load():
+        if "better" not in claim:
+            continue
+        chosen = predictions[predictions["corpus"].str.removeprefix("synthetic-") == claim["corpus"]]
+        if "lowest_aqs" in claim:
+            chosen = chosen[chosen["aqs"] <= chosen.drop_duplicates("event_id")["aqs"].quantile(claim["lowest_aqs"])]
+        statistic = claim.get("statistic", "Score")
+        for (backbone, corpus), part in chosen.groupby(["backbone", "corpus"], sort=False):
+            if {claim["better"], claim["than"]} <= set(part["method"]):
+                keys = {"claim": claim["id"], "corpus": corpus, "backbone": backbone, "statistic": statistic}
+                row = difference(part, claim["better"], claim["than"], statistic)
+                rows.append(keys | row | {"shows": shows(row, claim.get("effect", math.inf))})
+    table = pd.DataFrame(rows, columns=["claim", "corpus", "backbone", "statistic", *MEASURED, "shows"])
+    table.insert(len(table.columns) - 1, "p Holm", holm(table["p"]))
+    return table
 
 
-def _text(row, unit: str) -> str:
+def _text(row) -> str:
     """One measured difference in words; a synthetic corpus is named, so that nobody takes it for the real one."""
     where = f"{row.backbone} on {row.corpus}" if row.corpus.startswith("synthetic-") else row.backbone
-    return f"{where}: {row.difference:+.2f}{unit} [{row.low:+.2f}, {row.high:+.2f}], {row.seeds} seeds: {row.shows}"
+    unit = " sd" if row.statistic == "separation" else ""
+    found = f"{row.difference:+.2f}{unit} [{row.low:+.2f}, {row.high:+.2f}]"
+    return f"{where}: {found}, {row.seeds} seeds, {row.patients:.0f} patients: {row.shows}"
 
 
 def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
@@ -84,11 +107,10 @@ def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
         Columns claim, text, paper ("-" where it has no number), here, verdict. Verdicts: confirmed (interval above 0
         with every backbone), contradicted (below 0 with every one), not confirmed, measured, or not testable here.
     """
-    rows = []
+    rows, table = [], primary(predictions)
     for claim in load():
-        measured = measure(claim, predictions)
-        unit = "°" if claim.get("statistic") == "separation" else ""
-        here = "; ".join(_text(row, unit) for row in measured.itertuples())
+        measured = table[table["claim"] == claim["id"]]
+        here = "; ".join(_text(row) for row in measured.itertuples())
         if profile not in claim["judged_on"]:
             needs = "PROFILE=" + " or ".join(claim["judged_on"]) if claim["judged_on"] else "other corpora"
             verdict = f"not testable here: needs {needs}"
@@ -97,7 +119,7 @@ def judge(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
         elif not len(measured):
             verdict = "not measured yet"
         else:
-            verdicts = {("for",): "confirmed", ("against",): "contradicted"}
+            verdicts = {("supported",): "confirmed", ("contradicted",): "contradicted"}
             verdict = verdicts.get(tuple(measured["shows"].unique()), "not confirmed")
         paper = claim["paper"] if any(map(str.isdigit, claim["paper"])) else "-"
         rows.append((claim["id"], claim["text"], paper, here or "-", verdict))

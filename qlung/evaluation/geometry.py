@@ -18,6 +18,16 @@ def separation(predictions: pd.DataFrame) -> pd.Series:
     return angles(predictions)["separation"]
 
 
+def standardised_separation(predictions: pd.DataFrame) -> pd.Series:
+    """`separation` per clip, in units of its sd within a class: free of the scale of the angles, which methods change.
+
+    The sd is each network's own (columns method, seed), from the mean over classes of the variance within the class.
+    """
+    values, network = separation(predictions), [predictions["method"], predictions["seed"]]
+    variance = values.groupby([*network, predictions["label"]]).var().groupby(level=[0, 1]).mean()
+    return values / np.sqrt(variance.loc[list(zip(*network, strict=True))].to_numpy())
+
+
 def prototype_angles(prototypes) -> np.ndarray:
     """Angle of each prototype to the nearest other one [shape=(C,), deg]; of unit length, as ``Run.prototypes`` [C, d].
 

@@ -1,14 +1,15 @@
-"""Confidence intervals over patients and seeds, permutation tests, and Holm's correction."""
+"""Confidence intervals over patients and seeds, tests made of them, and Holm's correction."""
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ..errors import ConfigError
-from . import geometry
+from . import geometry, operating
 from .metrics import auroc
 
-STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "separation")
+STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "AUROC", "area", "separation")
+MEASURED = ["difference", "low", "high", "within", "p", "seeds", "patients"]  # of `difference`
 
 
 def resample(rng: np.random.Generator, units: int, draws: int) -> np.ndarray:
@@ -22,26 +23,38 @@ def resample(rng: np.random.Generator, units: int, draws: int) -> np.ndarray:
     return np.vstack([np.ones(units), rng.multinomial(units, np.full(units, 1 / units), draws)])
 
 
-def interval(values) -> tuple:
-    """95 % percentile interval (low, high) of a bootstrap: ``values[0]`` is as measured, the others are draws.
+def interval(values, level: float = 0.95) -> tuple:
+    """Percentile interval (low, high) of a bootstrap: ``values[0]`` is as measured, the others are draws.
 
     A draw that is NaN (it holds no patient of one side) is left out.
     """
-    return tuple(np.nanquantile(np.asarray(values)[1:], [0.025, 0.975], axis=0))
+    return tuple(np.nanquantile(np.asarray(values)[1:], [(1 - level) / 2, (1 + level) / 2], axis=0))
+
+
+def _unit(statistic: str) -> int:
+    return 1 if statistic == "separation" else 100
+
+
+def _ratios(predictions: pd.DataFrame, statistic: str) -> list[tuple]:
+    """(numerator, denominator) per clip [each shape=(n,)]; a statistic is the mean of the ratios of their sums."""
+    normal, exact = predictions["label"] == 0, predictions["label"] == predictions["predicted"]
+    if statistic == "separation":
+        values = geometry.standardised_separation(predictions)
+        classes = [predictions["label"] == k for k in predictions["label"].unique()]
+        return [(values * side, side) for side in classes]
+    if statistic in ("AUROC", "area"):
+        values = operating.placements(predictions, exact=statistic == "area")
+        return [(values * side, side) for side in (normal, ~normal)]
+    hit = normal == (predictions["predicted"] == 0) if statistic.endswith("2") else exact
+    sides = {"Sp": [normal], "Se": [~normal], "Se 2": [~normal]}.get(statistic, [normal, ~normal])
+    return [(hit & side, side) for side in sides]
 
 
 def _sums(predictions: pd.DataFrame, statistic: str) -> tuple[list, np.ndarray]:
-    """(methods, each patient's numerators and denominators [method, seed, ratio, 2, patient]); a statistic is the mean
-    of its ratios.
-    """
+    """(methods, each patient's numerators and denominators [method, seed, ratio, 2, patient])."""
     if statistic not in STATISTICS:
         raise ConfigError(f"unknown statistic '{statistic}': choose from {', '.join(STATISTICS)}")
-    normal, exact = predictions["label"] == 0, predictions["label"] == predictions["predicted"]
-    hit = normal == (predictions["predicted"] == 0) if statistic.endswith("2") else exact
-    sides = {"Sp": [normal], "Se": [~normal], "Se 2": [~normal]}.get(statistic, [normal, ~normal])
-    ratios = [(hit & side, side) for side in sides]
-    if statistic == "separation":
-        ratios = [(geometry.separation(predictions), 1)]
+    ratios = _ratios(predictions, statistic)
     parts = {f"{i}{j}": values for i, pair in enumerate(ratios) for j, values in enumerate(pair)}
     keys = predictions[["method", "seed", "patient_id"]].assign(**parts)
     sums = keys.pivot_table(list(parts), ["method", "seed"], "patient_id", "sum", fill_value=0)
@@ -60,9 +73,10 @@ def bootstrap(predictions: pd.DataFrame, statistic: str = "Score", draws: int = 
     Parameters
     ----------
     predictions : DataFrame
-        Columns method, seed, patient_id, label, predicted (c0..c3 for "separation"); every method has the same seeds.
+        Columns method, seed, patient_id, label, predicted (also c0..c3 for "separation", p0..p3 for "area" and
+        "AUROC"); every method has the same seeds.
     statistic : one of ``STATISTICS``
-        Averaged over seeds.
+        Averaged over seeds. "area" and "AUROC" as in `operating`, "separation" as in `geometry`.
     draws, seed : int
 
     Returns
@@ -74,40 +88,85 @@ def bootstrap(predictions: pd.DataFrame, statistic: str = "Score", draws: int = 
     rng, n = np.random.default_rng(seed), sums.shape[1]
     drawn = np.einsum("msrkp,dp->krdms", sums, resample(rng, sums.shape[-1], draws))
     with np.errstate(invalid="ignore"):  # a draw without one side gives NaN, and `interval` leaves it out
-        value = (drawn[0] / drawn[1]).mean(0) * (1 if statistic == "separation" else 100)
+        value = (drawn[0] / drawn[1]).mean(0) * _unit(statistic)
     picked = np.vstack([np.arange(n), rng.integers(n, size=(draws, n))])[:, None]
     return pd.DataFrame(np.take_along_axis(value, picked, 2).mean(2), columns=methods)
 
 
+def contributions(predictions: pd.DataFrame, better: str, than: str, statistic: str = "Score") -> np.ndarray:
+    """What each patient adds to ``better`` minus ``than`` [shape=(S, P)], linearised; a row sums to a seed's gap."""
+    methods, sums = _sums(predictions[predictions["method"].isin([better, than])], statistic)
+    one, other = (sums[methods.index(name), :, :, 0] for name in (better, than))  # [seed, ratio, patient]
+    clips = sums[0, 0, :, 1]
+    with np.errstate(invalid="ignore"):  # a side without a clip gives NaN
+        cells, shares = ((part / clips.sum(1)[:, None]) for part in (one - other, clips))
+    beyond = shares - 1 / clips.shape[1]  # who answers as all do on average adds the mean, with any number of clips
+    return _unit(statistic) * (cells - cells.sum(2).mean(0)[:, None] * beyond).mean(1)
+
+
 def difference(predictions: pd.DataFrame, better: str, than: str, statistic: str = "Score") -> dict:
-    """Measured ``better`` minus ``than`` and its 95 % interval over patients and seeds."""
+    """Measured ``better`` minus ``than``, and what it says about other patients and other seeds.
+
+    Returns
+    -------
+    dict
+        difference, low, high (95 %: by `bootstrap`, or by `crossed` and Student's t, whichever is wider), within (the
+        least margin that holds the 90 % interval: equivalence by two one-sided tests), p (by `crossed`, two-sided),
+        seeds, and patients: the `effective_number` of those who have clips of the rarest side, or class.
+    """
     pair = predictions[predictions["method"].isin([better, than])]
     draws = bootstrap(pair, statistic).pipe(lambda d: d[better] - d[than])
-    low, high = interval(draws)
-    return {"difference": draws.iloc[0], "low": low, "high": high, "seeds": pair["seed"].nunique()}
+    measured, (se, df) = draws.iloc[0], crossed(contributions(pair, better, than, statistic))
+    student = stats.t(df, measured, max(se, 1e-12))
+    low, high = max(interval(draws), student.interval(0.95), key=np.ptp)
+    within = np.abs([interval(draws, 0.9), student.interval(0.9)]).max()
+    patients = min(map(effective_number, _sums(pair, statistic)[1][0, 0, :, 1]))
+    p = 2 * min(student.cdf(0), student.sf(0))
+    return {"difference": measured, "low": low, "high": high, "within": within, "p": p,
+            "seeds": pair["seed"].nunique(), "patients": patients}  # fmt: skip
 
 
-def permutation_p(table: pd.DataFrame, better: str, than: str, statistic: str = "Score", over="patients") -> float:
-    """Two-sided p value of the null hypothesis that the two methods can be exchanged, by swapping them per patient.
+def crossed(parts) -> tuple[float, float]:
+    """Standard error and degrees of freedom of a sum over patients and mean over seeds, where both are drawn at random.
 
-    Every statistic here is a sum over patients, so that swapping a patient's predictions turns the sign of that
-    patient's part in the difference. Seeds are averaged before: the p value generalises to other patients, with these
-    networks. ``over="seeds"`` swaps seed by seed, with patients summed, and generalises to other networks, on these
-    patients. All 2^n swaps up to n = 13, so that three seeds give no p below 2/8; beyond, 9,999 drawn at random,
-    and p is never 0 (Phipson & Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9(1) 39).
+    Parameters
+    ----------
+    parts : array [shape=(S, P)]
+        What patient p adds to the statistic of seed s; every seed is tested on every patient.
+
+    Returns
+    -------
+    se, df : float
+        Two-way random effects without replication: the mean squares of patients, plus of seeds, minus of the rest, and
+        Satterthwaite's degrees of freedom (Searle, Casella, McCulloch 1992, Variance Components, ch. 4).
     """
-    methods, sums = _sums(table[table["method"].isin([better, than])], statistic)
-    one, other = sums[methods.index(better)], sums[methods.index(than)]
-    if over not in ("patients", "seeds") or not np.array_equal(one[:, :, 1], other[:, :, 1]):
-        raise ConfigError(f"a test over '{over}': it needs patients or seeds, and the same clips for both methods")
-    clips = other[:, :, 1].sum(-1, keepdims=True)
-    if not clips.all():
-        return float("nan")
-    part = ((one[:, :, 0] - other[:, :, 0]) / clips).mean(1)  # [seed, patient]
-    part = part.mean(0) if over == "patients" else part.sum(1)
-    if len(part) < 2:
-        return 1.0  # both swaps of a single one give the same absolute difference
-    return float(stats.permutation_test((part,), np.sum, permutation_type="samples", n_resamples=9999, rng=0).pvalue)
+    parts = np.asarray(parts, dtype=float) * np.shape(parts)[1]
+    seeds, patients = parts.shape
+    by_seed, by_patient = parts.mean(1, keepdims=True), parts.mean(0, keepdims=True)
+    rest = parts - by_seed - by_patient + parts.mean()
+    df = np.array([patients - 1, seeds - 1, (patients - 1) * (seeds - 1)])
+    squares = np.array([seeds * by_patient.var() * patients, patients * by_seed.var() * seeds, (rest**2).sum()])
+    terms = squares / df.clip(1) / parts.size
+    variance = max(terms[0] + terms[1] - terms[2], terms[:2].max())
+    return float(variance**0.5), float(variance**2 / (terms**2 / df.clip(1)).sum()) if variance else 1.0
+
+
+def effective_number(clips) -> float:
+    """How many patients of equal weight tell as much as these (Kish): (sum n)^2 / sum n^2, for n clips of each.
+
+    Examples
+    --------
+    >>> effective_number([10, 10, 0]), round(effective_number([10, 1, 1]), 2)
+    (2.0, 1.41)
+    """
+    clips = np.asarray(clips, dtype=float)
+    return float(clips.sum() ** 2 / max((clips**2).sum(), 1))
+
+
+def sd_ratio(sd, other, n: int) -> tuple[float, float, float]:
+    """Ratio of two sample sds of ``n`` values each, and its 95 % interval for normal values (F distribution)."""
+    low, high = np.sqrt(stats.f.interval(0.95, n - 1, n - 1))
+    return sd / other, sd / other / high, sd / other / low
 
 
 def holm(p) -> np.ndarray:

@@ -9,6 +9,8 @@ from sklearn.metrics import confusion_matrix, f1_score
 from ..corpora import CLASSES
 from ..errors import ConfigError
 
+PROBABILITIES = ["p0", "p1", "p2", "p3"]
+
 
 class Score(NamedTuple):
     """Specificity, sensitivity and their mean, in percent."""
@@ -69,6 +71,12 @@ def biocas(sp: float, se: float) -> float:
     """
     harmonic = 2 * sp * se / (sp + se) if sp + se else 0.0
     return ((sp + se) / 2 + harmonic) / 2
+
+
+def odds(probability) -> np.ndarray:
+    """Odds of abnormal against normal, (p1 + p2 + p3) / p0, from [shape=(n, 4)]; 1 - p0 would have too few digits."""
+    p = np.asarray(probability, dtype=float)
+    return p[:, 1:].sum(1) / p[:, 0].clip(1e-38)
 
 
 def auroc(positive, score, weight=1.0):
@@ -149,10 +157,9 @@ def measures(target, predicted, probability=None) -> dict[str, float]:
     found |= dict(zip(CLASSES, (100 * recall).tolist(), strict=True))
     found["macro-F1"] = 100 * float(f1_score(target, predicted, labels=np.unique(target), average="macro"))
     if probability is not None:
-        bins, p, abnormal = reliability(target, probability), np.asarray(probability, dtype=float), target > 0
+        bins = reliability(target, probability)
         found["ECE"] = float(np.average((bins["accuracy"] - bins["confidence"]).abs(), weights=bins["n"]))
-        odds = p[:, 1:].sum(1) / p[:, 0].clip(1e-38)  # where a network is sure, 1 - p0 has no digits left
-        found["AUROC"] = 100 * float(auroc(abnormal, odds))
+        found["AUROC"] = 100 * float(auroc(target > 0, odds(probability)))
     return found
 
 

@@ -4,10 +4,8 @@ import numpy as np
 import pandas as pd
 
 from ..corpora import CLASSES
-from .intervals import difference, holm, permutation_p
-from .metrics import icbhi_score, measures
-
-PROBABILITIES = ["p0", "p1", "p2", "p3"]
+from .intervals import MEASURED, difference
+from .metrics import PROBABILITIES, icbhi_score, measures
 
 
 def measure_table(predictions: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -72,8 +70,8 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns corpus, backbone, row, against, difference, low, high (95 % over patients and seeds), seeds, p patients,
-        p seeds (`permutation_p`) and p Holm: the larger of the two, corrected for all rows of this table.
+        Columns corpus, backbone, row, against, and those of `difference`. The comparisons that were fixed beforehand
+        are in claims.toml; these here are exploratory, and their p is not corrected.
     """
     rows = []
     for (corpus, backbone), part in predictions.groupby(["corpus", "backbone"], sort=False):
@@ -81,8 +79,6 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
         for row in methods:
             against = row.split()[0] if " " in row else "ce"
             if row != against and against in methods:
-                p = [permutation_p(part, row, against, over=unit) for unit in ("patients", "seeds")]
-                rows.append((corpus, backbone, row, against, *difference(part, row, against).values(), *p, max(p)))
-    columns = ["corpus", "backbone", "row", "against", "difference", "low", "high", "seeds", "p patients", "p seeds"]
-    table = pd.DataFrame(rows, columns=[*columns, "p Holm"])
-    return table.assign(**{"p Holm": holm(table["p Holm"])})
+                keys = {"corpus": corpus, "backbone": backbone, "row": row, "against": against}
+                rows.append(keys | difference(part, row, against))
+    return pd.DataFrame(rows, columns=["corpus", "backbone", "row", "against", *MEASURED])

@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import platform
+import re
 import shutil
 import subprocess
 import zipfile
@@ -151,6 +152,14 @@ def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFram
             left.unlink()
 
 
+def processor() -> str:
+    """The processor's name, and the instructions that torch uses: on another one the same run gives other digits."""
+    with contextlib.suppress(OSError):
+        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        return f"{(names or [platform.machine()])[0]} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{platform.processor()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
 def provenance() -> dict:
     """Code version with dirty flag, package versions and machine."""
 
@@ -162,6 +171,6 @@ def provenance() -> dict:
     return {
         "commit": git("rev-parse", "HEAD") if ours else "unknown",
         "dirty": bool(git("status", "--porcelain")) if ours else None,
-        "python": platform.python_version(), "threads": torch.get_num_threads(),
+        "python": platform.python_version(), "threads": torch.get_num_threads(), "processor": processor(),
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
     }  # fmt: skip
