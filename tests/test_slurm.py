@@ -83,7 +83,7 @@ def test_the_job_script_is_printed(table, capsys, monkeypatch):
     for asked in ("-p short", "-A lab", "-t 00:10:00", "--cpus-per-task=4", "--gres=gpu:1", "--constraint=a100"):
         assert f"#SBATCH {asked}" in lines
     assert "export OMP_NUM_THREADS=4" in lines
-    assert any(line.startswith(sys.executable) and "--resources GPU=1" in line for line in lines)
+    assert any(line.startswith(sys.executable) and "--memory-limit 0 --resources GPU=1" in line for line in lines)
 
 
 def free_ports(count: int) -> list[int]:
@@ -96,6 +96,15 @@ def free_ports(count: int) -> list[int]:
 
 def shell(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
+
+
+def wait_for_jobs(wanted) -> list[str]:
+    """Numbers of the jobs once there are such as are wanted."""
+    for _ in range(1200):
+        if wanted(jobs := shell("squeue", "--noheader", "--format=%i").split()):
+            return jobs
+        time.sleep(0.1)
+    raise AssertionError(f"after two minutes: {shell('squeue')}")
 
 
 @pytest.fixture
@@ -119,42 +128,53 @@ def cluster(tmp_path, monkeypatch):
         shell("slurmd", "-N", node)
     yield
     shell("scancel", "--user", getpass.getuser())
+    wait_for_jobs(lambda jobs: not jobs)
     for path in home.glob("*.pid"):
         os.kill(int(path.read_text(encoding="utf-8")), signal.SIGTERM)
 
 
-ROWS = 3
+ROWS = 6
 
 
 def drive(home: str) -> None:
     prepare(Path(home), ROWS, seconds=2.0)
+    slurm.AGAIN_S = 1
     print(sweep.sweep("demo", cluster=str(Path(home, "cluster.toml"))).to_json())
 
 
-def start(home: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, __file__, str(home)], stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def start(cluster, table, monkeypatch):
+    """Starts the command that holds the queue of runs; none outlives the test."""
+    monkeypatch.setenv("QLUNG_RUNS", str(table.parent / "runs"))
+    monkeypatch.setenv("DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT", "1s")
+    drivers, words = [], [sys.executable, __file__, str(table.parent)]
+
+    def one() -> subprocess.Popen:
+        drivers.append(subprocess.Popen(words, stdout=subprocess.PIPE, text=True))
+        return drivers[-1]
+
+    yield one
+    for driver in drivers:
+        driver.kill()
 
 
-def test_a_cancelled_job_and_a_killed_driver_lose_nothing(cluster, table, monkeypatch):
+def test_a_cancelled_job_and_a_killed_driver_lose_nothing(start, table):
     home = table.parent
-    monkeypatch.setenv("QLUNG_RUNS", str(home / "runs"))
-    driver = start(home)
+    driver = start()
     wait_for(home, "start", 1, driver)
-    shell("scancel", shell("squeue", "--noheader", "--format=%i", "--states=RUNNING").split()[0])
+    cancelled, _ = wait_for_jobs(lambda jobs: len(jobs) == 2)
+    shell("scancel", cancelled)
+    wait_for_jobs(lambda jobs: len(jobs) == 2 and cancelled not in jobs)
     wait_for(home, "end", 1, driver)
     driver.kill()
-    driver.wait()
-    out, _ = start(home).communicate(timeout=300)
+    out, _ = start().communicate(timeout=300)
     rows = pd.DataFrame(json.loads(out.splitlines()[-1]))
-    assert set(rows["what"]) <= {"ran", "reused"}
-    assert len(rows) == ROWS
+    failed = rows["what"] == "failed"
+    assert rows.loc[failed, "run"].tolist() == ["row 3"]  # which always fails
+    assert set(rows.loc[~failed, "what"]) <= {"ran", "reused"}
     ends = [line[1] for line in wait_for_all(home) if line[0] == "end"]
-    assert sorted(ends) == [str(n) for n in range(ROWS)]
-    for _ in range(600):
-        if not shell("squeue", "--noheader"):
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"jobs are left: {shell('squeue')}")
+    assert sorted(ends) == [str(n) for n in range(ROWS) if n != 3]
+    wait_for_jobs(lambda jobs: not jobs)
 
 
 if __name__ == "__main__":

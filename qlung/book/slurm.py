@@ -16,6 +16,8 @@ from .. import paths
 from ..errors import ConfigError
 from ..training.config import STRICT, Count, Settings
 
+AGAIN_S = 30  # between two looks at which jobs are gone
+
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)
 class Jobs(Settings):
@@ -47,7 +49,7 @@ def load(table: str) -> Jobs:
 
 
 def cluster(asked: Jobs, logs: Path):
-    """A SLURMCluster that has no job yet; ``logs`` gets what the jobs print."""
+    """A SLURMCluster that has no job yet; ``logs`` gets what the jobs print. Slurm alone watches their memory."""
     try:
         from dask_jobqueue import SLURMCluster
     except ImportError as error:
@@ -57,17 +59,23 @@ def cluster(asked: Jobs, logs: Path):
         cores=1, processes=1, job_cpu=asked.cores, python=shlex.quote(sys.executable), log_directory=str(logs),
         job_extra_directives=[f"--gres=gpu:{asked.gpus}"] * bool(asked.gpus) + asked.options,
         job_script_prologue=[f"export OMP_NUM_THREADS={asked.cores}"],
-        worker_extra_args=["--resources", f"GPU={asked.gpus}"] if asked.gpus else [],
+        worker_extra_args=["--memory-limit", "0"] + ["--resources", f"GPU={asked.gpus}"] * bool(asked.gpus),
         interface=asked.interface or None, scheduler_options={"port": 0, "dashboard_address": "127.0.0.1:0"},
     )  # fmt: skip
 
 
 @contextlib.contextmanager
 def submitted(table: str, tasks: int, logs: Path) -> Iterator:
-    """A cluster whose jobs are submitted, no more than ``tasks``; one that is cancelled is replaced."""
+    """A cluster whose jobs are submitted, no more than ``tasks``; those that end early are replaced."""
     asked = load(table)
     if not shutil.which("sbatch"):
         raise ConfigError("there is no sbatch here: run this where jobs are submitted")
     with paths.lock(logs / ".lock", timeout=0), cluster(asked, logs) as found:
-        found.adapt(minimum_jobs=1, maximum_jobs=min(asked.jobs, tasks))
+
+        def submit() -> None:  # and again, for jobs that were cancelled or ran out of time
+            if found.status.name == "running":
+                found.scale(jobs=min(asked.jobs, tasks))
+                found.loop.call_later(AGAIN_S, submit)
+
+        found.loop.add_callback(submit)
         yield found

@@ -211,7 +211,7 @@ def write(dest: Path, seed: int = 0, patients: int = 60, events: int = 40) -> Pa
 def _write_wav(path: Path, samples: np.ndarray, rate: int) -> None:
     content = io.BytesIO()  # of a full disk, soundfile says no more than "System error."
     soundfile.write(content, samples, rate, subtype="PCM_16", format="WAV")
-    path.write_bytes(content.getbuffer())
+    path.write_bytes(content.getvalue())
 
 
 def _write_icbhi(base: Path, seed: int, patients: int) -> list[dict]:
