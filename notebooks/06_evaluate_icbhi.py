@@ -193,6 +193,7 @@ figures.save(fig, "06-intervals", profile, intervals)
 # %%
 one = compared[compared["run"] == compared["run"].iloc[0]]
 clips = pd.crosstab(one["patient_id"], np.where(one["label"] > 0, "abnormal", "normal"))
+clips.columns.name = None
 effective = clips.agg(["size", lambda n: (n > 0).sum(), evaluation.effective_number])
 effective.set_axis(["patients", "with such clips", "effective number"]).round(1)
 
@@ -207,8 +208,8 @@ effective.set_axis(["patients", "with such clips", "effective number"]).round(1)
 pair = compared[compared["backbone"] == backbones[0]]
 parts = evaluation.contributions(pair, "qlung", "ce")
 se, df = evaluation.crossed(parts)
-{"seeds, patients": parts.shape, "difference": round(parts.sum(1).mean(), 2),
- "standard error": round(se, 2), "degrees of freedom": round(df, 1)}  # fmt: skip
+found = parts.sum(1).mean(), se, df
+dict(zip(["difference", "standard error", "degrees of freedom"], np.round(found, 1).tolist(), strict=True))
 
 # %% [markdown]
 # With few seeds that differ, the bootstrap's intervals are too narrow: resampling three values can't show how much a

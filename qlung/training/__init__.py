@@ -4,6 +4,11 @@ Comes in: a `Config` and a training corpus. Goes out: runs/<profile>/<backbone>-
 predictions and a record. Notebook 04.
 """
 
+import warnings
+
+# tqdm says so in a notebook when accelerate imports it; no bar of its is ever shown.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
 from ..margins.methods import METHODS
 from .config import Config
 from .loop import fit
