@@ -117,7 +117,7 @@ def read_as_here(app, docname, source):
 
 def as_restructured_text(app, what, name, obj, options, lines):
     """Docstrings: a separator after the second backtick of `name`(...), and notes "field : text" as a list."""
-    lines[:] = [re.sub(r"(?<!`)`([^`]+)`(?=[\w(\[])", r"``\1``\\ ", line) for line in lines]
+    lines[:] = [re.sub(r"(?<!`)`([\w.]+)`(?=[\w(\[])", r"``\1``\\ ", line) for line in lines]
     if what == "class" and name.endswith(".Config"):
         lines[:] = [re.sub(r"^ {4}", "  ", re.sub(r"^(\w+) : ", r"- **\1**: ", line)) for line in lines]
 
