@@ -9,6 +9,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import io
 import json
 import os
 import time
@@ -95,16 +96,20 @@ def cached_array(kind: str, key: dict, build: Callable, rows: int) -> np.ndarray
 
 def _write(path: Path, parts: Iterable[np.ndarray], rows: int) -> None:
     """Write parts as one .npy, and behind it the SHA-256 of the whole."""
-    count = 0
-    with path.open("wb+") as file:
+    count, digest = 0, hashlib.sha256()
+    with path.open("wb") as file:
         for part in map(np.ascontiguousarray, parts):
+            pieces = [part.data]
             if not count:
-                header = {"descr": part.dtype.str, "fortran_order": False, "shape": (rows, *part.shape[1:])}
-                np.lib.format.write_array_header_1_0(file, header)
-            file.write(part.data)
+                header = io.BytesIO()
+                facts = {"descr": part.dtype.str, "fortran_order": False, "shape": (rows, *part.shape[1:])}
+                np.lib.format.write_array_header_1_0(header, facts)
+                pieces.insert(0, header.getvalue())
+            for piece in pieces:
+                file.write(piece)
+                digest.update(piece)
             count += len(part)
-        file.seek(0)
-        file.write(hashlib.file_digest(file, "sha256").digest())
+        file.write(digest.digest())
     if rows != count:
         raise CacheError(f"an array of {rows} rows was filled with {count}: a mistake in the code that builds it")
 
