@@ -264,7 +264,7 @@ columns = ["encoder", "better", "than", "difference", "low", "high", "paper", "p
 display.readable(known[columns], 2)
 
 # %% [markdown]
-# **Checked:** no interval excludes 0. Fine-tuned, the paper's effects can't be told from ours either. With the frozen
+# **Checked:** no interval excludes 0. Fine-tuned, the paper's effects may equal ours. With the frozen
 # encoder two of the five can, the angular classifier's and the whole of QLung, before any correction for five tests.
 
 # %% tags=["check"]

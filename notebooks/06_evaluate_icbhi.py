@@ -213,7 +213,7 @@ dict(zip(["difference", "standard error", "degrees of freedom"], np.round(found,
 
 # %% [markdown]
 # With few seeds that differ, the bootstrap's intervals are too narrow: resampling three values can't show how much a
-# fourth would differ. In a simulation with three seeds and no true difference they hold it in about 85 % of cases
+# fourth would differ. In a simulation with three seeds and no true difference they hold it in 82 to 84 % of cases
 # instead of 95 (`benchmarks/coverage.py`). Student's t with the degrees of freedom above makes up for that. So of the
 # two intervals, the wider one is quoted.
 #

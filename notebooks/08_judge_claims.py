@@ -529,7 +529,7 @@ gains.round(2).groupby(level=0).agg(list).to_dict()
 # level $R$ are normalised, and on which audio; on which events of SPRSound Table 2 stands; the code.
 #
 # **Verdict.** A cheap loss with sound formulas, and evidence that doesn't show yet that its parts do what their names
-# say. Nothing here refutes the paper. Fine-tuned, its effects can't be told from ours, nor ours from 0. With the frozen
+# say. Nothing here refutes the paper. Fine-tuned, its effects may equal ours, and ours may be 0. With the frozen
 # encoder two of five differ from ours (notebook 05), on fewer recordings and with a smaller network. Recommended: a
 # revision with the rows and intervals asked for, which the authors' data and network can give.
 

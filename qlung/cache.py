@@ -99,13 +99,11 @@ def _write(path: Path, parts: Iterable[np.ndarray], rows: int) -> None:
     count, digest = 0, hashlib.sha256()
     with path.open("wb") as file:
         for part in map(np.ascontiguousarray, parts):
-            pieces = [part.data]
+            head = io.BytesIO()
             if not count:
-                header = io.BytesIO()
                 facts = {"descr": part.dtype.str, "fortran_order": False, "shape": (rows, *part.shape[1:])}
-                np.lib.format.write_array_header_1_0(header, facts)
-                pieces.insert(0, header.getvalue())
-            for piece in pieces:
+                np.lib.format.write_array_header_1_0(head, facts)
+            for piece in (head.getvalue(), part.data):
                 file.write(piece)
                 digest.update(piece)
             count += len(part)

@@ -208,6 +208,14 @@ def test_p_and_interval_at_their_limits():
     assert np.isnan(evaluation.difference(perfect[perfect["label"] == 0], "qlung", "ce")["difference"])
 
 
+def test_a_difference_needs_the_same_clips():
+    table = answers(np.random.default_rng(5), 6)
+    fewer = table.drop(table.query("method == 'ce'").index[:4])
+    for compare in (evaluation.difference, contributions):
+        with pytest.raises(ConfigError, match="same clips"):
+            compare(fewer, "qlung", "ce")
+
+
 def test_p_is_seldom_small_where_methods_are_alike():
     """Never more often than its level; less often here, where neither patients nor seeds have a method of their own."""
     rng, t = np.random.default_rng(4), []

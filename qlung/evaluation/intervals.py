@@ -9,6 +9,7 @@ from . import geometry, operating
 from .metrics import auroc
 
 STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "AUROC", "area", "separation")
+UNIT = dict.fromkeys(STATISTICS, 100) | {"separation": 1}
 MEASURED = ["difference", "low", "high", "within", "p", "seeds", "patients"]  # of `difference`
 
 
@@ -29,10 +30,6 @@ def interval(values, level: float = 0.95) -> tuple:
     A draw that is NaN (it holds no patient of one side) is left out.
     """
     return tuple(np.nanquantile(np.asarray(values)[1:], [(1 - level) / 2, (1 + level) / 2], axis=0))
-
-
-def _unit(statistic: str) -> int:
-    return 1 if statistic == "separation" else 100
 
 
 def _ratios(predictions: pd.DataFrame, statistic: str) -> list[tuple]:
@@ -88,7 +85,7 @@ def bootstrap(predictions: pd.DataFrame, statistic: str = "Score", draws: int = 
     rng, n = np.random.default_rng(seed), sums.shape[1]
     drawn = np.einsum("msrkp,dp->krdms", sums, resample(rng, sums.shape[-1], draws))
     with np.errstate(invalid="ignore"):  # a draw without one side gives NaN, and `interval` leaves it out
-        value = (drawn[0] / drawn[1]).mean(0) * _unit(statistic)
+        value = (drawn[0] / drawn[1]).mean(0) * UNIT[statistic]
     picked = np.vstack([np.arange(n), rng.integers(n, size=(draws, n))])[:, None]
     return pd.DataFrame(np.take_along_axis(value, picked, 2).mean(2), columns=methods)
 
@@ -98,10 +95,12 @@ def contributions(predictions: pd.DataFrame, better: str, than: str, statistic: 
     methods, sums = _sums(predictions[predictions["method"].isin([better, than])], statistic)
     one, other = (sums[methods.index(name), :, :, 0] for name in (better, than))  # [seed, ratio, patient]
     clips = sums[0, 0, :, 1]
+    if not (sums[..., 1, :] == clips).all():
+        raise ConfigError(f"'{better}' and '{than}' can be compared on the same clips only, with every seed")
     with np.errstate(invalid="ignore"):  # a side without a clip gives NaN
         cells, shares = ((part / clips.sum(1)[:, None]) for part in (one - other, clips))
     beyond = shares - 1 / clips.shape[1]  # who answers as all do on average adds the mean, with any number of clips
-    return _unit(statistic) * (cells - cells.sum(2).mean(0)[:, None] * beyond).mean(1)
+    return UNIT[statistic] * (cells - cells.sum(2).mean(0)[:, None] * beyond).mean(1)
 
 
 def difference(predictions: pd.DataFrame, better: str, than: str, statistic: str = "Score") -> dict:

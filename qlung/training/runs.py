@@ -154,10 +154,9 @@ def publish(folder: Path, model, history: pd.DataFrame, predictions: pd.DataFram
 
 def processor() -> str:
     """The processor's name, and the instructions that torch uses: on another one the same run gives other digits."""
-    with contextlib.suppress(OSError):
-        names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-        return f"{(names or [platform.machine()])[0]} ({torch.backends.cpu.get_cpu_capability()})"
-    return f"{platform.processor()} ({torch.backends.cpu.get_cpu_capability()})"
+    facts = Path("/proc/cpuinfo").read_text(encoding="utf-8") if os.path.exists("/proc/cpuinfo") else ""
+    names = [*re.findall(r"model name\s*: (.*)", facts), platform.processor(), platform.machine()]
+    return f"{next(filter(None, names))} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def provenance() -> dict:
