@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import torch
@@ -14,6 +15,8 @@ from . import clips
 from .degrade import degraded
 
 MASKS = {"ast": (160, 48), "mn": (48, 160)}  # SpecAugment's longest masks, the family's T and F, in each layout
+BANDS = {"ast": 2, "mn": 1}  # the axis of frequency in a batch; time is the other one
+DECIBEL = {"ast": math.log(10) / 20 / 4.5689974, "mn": math.log(10) / 50}  # of power, in units of the features
 AST_MEAN, AST_STD = -4.2677393, 4.5689974
 
 
@@ -108,6 +111,33 @@ def spec_augment(features: Tensor, generator: torch.Generator, width: tuple[int,
             mask = ((at >= start) & (at < start + length)).to(features.device)
             out = torch.where(mask[:, :, None] if axis == -2 else mask[:, None, :], fill, out)
     return out
+
+
+def crop(features: Tensor, generator: torch.Generator, axis: int, share: float) -> Tensor:
+    """A random window of each clip along ``axis``, ``share`` of its length: [B, ...] -> [B, ..., shorter, ...]."""
+    size = round(share * features.shape[axis])
+    starts = torch.randint(features.shape[axis] - size + 1, (len(features),), generator=generator).tolist()
+    return torch.stack([clip.narrow(axis - 1, start, size) for clip, start in zip(features, starts, strict=True)])
+
+
+def tilt(features: Tensor, generator: torch.Generator, axis: int, most: float) -> Tensor:
+    """A random gain and slope over the bands of ``axis`` in each clip, both uniform in +-``most`` of their unit."""
+    gain, slope = most * (2 * torch.rand(2, len(features), 1, generator=generator) - 1)
+    change = (gain + slope * torch.linspace(-1, 1, features.shape[axis])).to(features.device)
+    return features + change.unsqueeze(3 - axis)
+
+
+def mix_bands(features: Tensor, generator: torch.Generator, axis: int) -> Tensor:
+    """Give each clip, in every band of ``axis``, the mean and sd over time of a mixture of its own and another clip's.
+
+    Freq-MixStyle (Kim et al. 2022, DCASE task 1; after MixStyle, Zhou et al., ICLR 2021), so that the network can't
+    rely on a device's spectrum. The clip's own weight is Beta(1/2, 1/2): sin^2 of a uniform angle.
+    """
+    own = (torch.rand(len(features), 1, 1, generator=generator) * math.pi / 2).sin().square().to(features.device)
+    other = torch.randperm(len(features), generator=generator)
+    sd, mean = torch.std_mean(features, 3 - axis, keepdim=True)
+    mixed_sd, mixed_mean = (own * x + (1 - own) * x[other] for x in (sd, mean))
+    return (features - mean) / (sd + 1e-5) * mixed_sd + mixed_mean
 
 
 def extract(

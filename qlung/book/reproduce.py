@@ -36,8 +36,9 @@ def _run_notebook(notebook: Path, output: Path, parameters: dict, key: str) -> f
 def _unfinished(profile: str, data: str, **which) -> dict:
     """A task of `engine.run` for every run that is not finished."""
     tasks, table = {}, str(paths.EXPERIMENTS)
-    for part, pair in enumerate(profiles.parts(profile, data)):
-        for _, config in profiles.load_profile(profile).rows(**which):
+    pairs = profiles.parts(profile, data)
+    for _, config in profiles.load_profile(profile).rows(**which):  # a row's parts one after the other
+        for part, pair in enumerate(pairs):
             folder = runs.run_folder(profile, config, *pair)
             if not runs.is_finished(folder):
                 task = functools.partial(_train_run, profile, data, table, part, config)

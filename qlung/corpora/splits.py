@@ -5,6 +5,7 @@ read; nothing here changes labels, times or the order of events.
 """
 
 import dataclasses
+import warnings
 
 import pandas as pd
 
@@ -53,18 +54,39 @@ def official_disjoint(corpus: Corpus, to: str = "test") -> Corpus:
     return with_split(corpus, corpus.recordings["split"].mask(shared, to))
 
 
-def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0) -> list[Corpus]:
+def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0, by_device: bool = False) -> list[Corpus]:
     """k corpora: in the i-th, fold i is "test" and the rest "train"; the official split is ignored.
 
-    Every event is tested once, no patient is on both sides of a fold, and classes are balanced as far as that allows.
+    Every event is tested once, no patient is on both sides of a fold, and classes are balanced as far as that allows;
+    with ``by_device``, every listed device's classes.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    patient, out = corpus.of_events("patient_id"), []
+    patient, stratum, out = corpus.of_events("patient_id"), corpus.events["label"].astype(str), []
     if not 2 <= k <= patient.nunique():
         raise ConfigError(f"{k} folds of {patient.nunique()} patients: choose from 2 to the number of patients")
+    if by_device:
+        stratum = stratum + corpus.of_events("listed_device")
     folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
-    for _, held in folds.split(patient, corpus.events["label"], patient):
-        side = corpus.recordings["patient_id"].isin(set(patient.iloc[held])).map({True: "test", False: "train"})
+    with warnings.catch_warnings():  # of a class of a device with fewer than k clips
+        warnings.filterwarnings("ignore", message="The least populated class")
+        sides = [set(patient.iloc[held]) for _, held in folds.split(patient, stratum, patient)]
+    for held in sides:
+        side = corpus.recordings["patient_id"].isin(held).map({True: "test", False: "train"})
         out.append(with_split(corpus, side))
+    return out
+
+
+def device_folds(corpus: Corpus, least: float = 0.1) -> list[Corpus]:
+    """One corpus for each listed device: it is "test", the others "train", and what else its patients have "left out".
+
+    Devices with less than the share ``least`` of the events are held out together. Every event is tested once.
+    """
+    share = corpus.of_events("listed_device").value_counts(normalize=True)
+    small = share.index[share < least]
+    group = corpus.recordings["listed_device"].where(~corpus.recordings["listed_device"].isin(small), " ".join(small))
+    out, patient = [], corpus.recordings["patient_id"]
+    for held in sorted(set(group)):
+        side = patient.isin(set(patient[group == held])).map({True: "left out", False: "train"})
+        out.append(with_split(corpus, side.mask(group == held, "test")))
     return out

@@ -14,6 +14,7 @@ from ..quality import NORMALISERS, sources
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 # Types are taken as they are ("3" is no number), unknown settings are errors, and so are NaN and infinity.
 STRICT = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -46,6 +47,19 @@ class Config(Settings):
     head : "" is the method's own; "linear" or "angular" is another definition of a row of Table 3.
     pad : how an event shorter than the clip fills it; with "silence", cnn and mn04 average over the filled frames only.
     band_hz : remove all above this frequency first, in training and in tests; 0 removes nothing.
+    masks : SpecAugment's longest masks, as a share of the family's; ``augment = false`` is training without them.
+    crop_s : train on a random window of each clip, this long [s], another one in every epoch; 0 is the whole clip.
+        Tests hear the whole clip.
+    tilt_db : a random gain and a random slope of the spectrum in every clip and epoch, each up to so many dB [0, inf).
+    band_mix : share of training batches in which `frontends.mix_bands` changes each clip's statistics per band.
+    head_init : the class weights' size at the start, as a share of Xavier's.
+    probe_epochs : how many epochs at the start train the head alone, with the encoder as it was pretrained.
+    head_lr : learning rate of the class weights and bias, as a multiple of ``lr``.
+    warm_up : share of all steps in which the learning rate rises linearly; then the cosine begins.
+    frozen_blocks : how many of mn04's 17 blocks, from the input on, stay as they were pretrained.
+    batch_norm : "train" updates batch norm's statistics and uses each batch's; "frozen" uses the pretrained ones.
+    average : the network is the mean of the weights after each of so many last epochs.
+    balance : draw training clips with replacement, every "class" as often, or every class of every "device".
     precision : "fp32", or mixed "bf16" or (on a GPU) "fp16"; cosines, margins and losses are fp32 always.
 
     Raises
@@ -64,12 +78,12 @@ class Config(Settings):
     scale_cls: Positive = 37.0
     scale_margin: Positive = 15.0
     lam: NotNegative = 0.4
-    gamma: Annotated[float, Field(ge=0, le=1)] = 0.5
+    gamma: Share = 0.5
     kappa: NotNegative = 0.5
     class_target: NotNegative = 0.2
     fixed_margin: Annotated[float, Field(ge=0, le=math.pi)] = 0.2
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.7
-    beta: Annotated[float, Field(ge=0, le=1)] = 0.3
+    alpha: Share = 0.7
+    beta: Share = 0.3
     normalise: Literal[*NORMALISERS] = "none"
     quality: Literal[*sources.SOURCES] = "aqs"
     head: Literal["", "linear", "angular"] = ""
@@ -81,10 +95,33 @@ class Config(Settings):
     accumulate: Count = 1
     ma_update: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    masks: Share = 1.0
+    crop_s: NotNegative = 0.0
+    tilt_db: NotNegative = 0.0
+    band_mix: Share = 0.0
+    head_init: Positive = 1.0
+    probe_epochs: Annotated[int, Field(ge=0)] = 0
+    head_lr: Positive = 1.0
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    frozen_blocks: Annotated[int, Field(ge=0, le=17)] = 0
+    batch_norm: Literal["train", "frozen"] = "train"
+    average: Count = 1
+    balance: Literal["", "class", "device"] = ""
 
     def __post_init__(self):
         if self.head and self.method in PUBLISHED:
             raise ConfigError(f"method '{self.method}' has its own head: leave out head='{self.head}'")
+        if self.backbone not in ("cnn", "mn04") and (self.crop_s or self.tilt_db or self.band_mix):
+            raise ConfigError(f"crop_s, tilt_db and band_mix go with cnn and mn04, not with {self.backbone}")
+        if self.frozen_blocks and self.backbone != "mn04":
+            raise ConfigError(f"frozen_blocks goes with mn04, not with {self.backbone}")
+        if self.crop_s and self.pad == "silence":
+            raise ConfigError("crop_s goes with pad='repeat' or 'reflect': a window of the silence would hold no sound")
+        if max(self.probe_epochs + 1, self.average) > self.epochs:
+            wanted = f"probe_epochs={self.probe_epochs} below, and average={self.average} at most"
+            raise ConfigError(f"{wanted}, the number of epochs ({self.epochs})")
+        if self.average > 1 and self.checkpoint != "last":
+            raise ConfigError(f"average={self.average} goes with checkpoint='last', not '{self.checkpoint}'")
 
     @property
     def name(self) -> str:

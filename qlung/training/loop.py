@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 import resource
@@ -54,23 +55,58 @@ class Trainer:
             aqs, self.quality = sources.training_quality(self.corpus, config.quality, *scorer, config.seed)
         self.filled = None if filled is None else torch.from_numpy(filled)
         self.aqs = torch.tensor(aqs, dtype=torch.float32)
-        self.masks = frontends.MASKS.get(front_end.recipe) if config.augment else None
+        self.config, self.recipe = config, front_end.recipe
         weights = self.objective.class_weights
         self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
         lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.x) / config.batch_size)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=config.weight_decay)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps, eta_min=lr / 1000)
+        rates = [(self.model.encoder.parameters(), lr), (self.model.class_weights(), config.head_lr * lr)]
+        groups = [{"params": list(parameters), "lr": rate} for parameters, rate in rates]
+        self.optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay)
+        rate = functools.partial(share_of_rate, steps=steps, rising=round(config.warm_up * steps))
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimiser, rate)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.history, self.chosen, self.best, self.seconds = [], {}, {}, 0.0
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
-        """Features of a batch on the device, with SpecAugment's masks where the configuration wants them."""
+        """Features of a batch on the device, changed at random as the configuration wants it."""
         x = torch.from_numpy(self.x[batch.numpy()]).to(self.device).float()  # half the bytes to the device
-        return frontends.spec_augment(x, self.generator, self.masks) if self.masks else x
+        c, random, bands = self.config, self.generator, frontends.BANDS.get(self.recipe)
+        if c.crop_s:
+            x = frontends.crop(x, random, 3 - bands, c.crop_s / self.model.encoder.front_end.seconds)
+        if c.tilt_db:
+            x = frontends.tilt(x, random, bands, c.tilt_db * frontends.DECIBEL[self.recipe])
+        if c.band_mix and torch.rand(1, generator=random) < c.band_mix:
+            x = frontends.mix_bands(x, random, bands)
+        if c.augment and c.masks and self.recipe in frontends.MASKS:
+            x = frontends.spec_augment(x, random, [c.masks * longest for longest in frontends.MASKS[self.recipe]])
+        return x
+
+    def order(self) -> torch.Tensor:
+        """The clips of an epoch: all of them once, or as many drawn from balanced groups."""
+        if not self.config.balance:
+            return torch.randperm(len(self.x), generator=self.generator)
+        group = self.corpus.events["label"].astype(str)
+        if self.config.balance == "device":
+            group = group + self.corpus.of_events("listed_device")
+        share = torch.tensor((1 / group.map(group.value_counts())).to_numpy())
+        return torch.multinomial(share, len(self.x), replacement=True, generator=self.generator)
+
+    def set_mode(self, epoch: int) -> None:
+        """Training mode, but for what this epoch leaves as it was pretrained."""
+        probing, encoder = epoch <= self.config.probe_epochs, self.model.train().encoder
+        encoder.train(not probing).requires_grad_(not probing)
+        for block in encoder.features[: self.config.frozen_blocks] if self.config.frozen_blocks else ():
+            block.eval().requires_grad_(False)
+        for layer in self.model.modules() if self.config.batch_norm == "frozen" else ():
+            if isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
+                layer.eval()
 
     def update_best(self) -> None:
-        """Score the epoch on the validation set, if there is one, and keep its weights if it is the best so far."""
+        """Keep the weights of the best epoch on the validation set; without one, the mean of the last epochs'."""
         if self.validation is None:
+            if (n := self.config.average) > 1 and len(self.history) > self.config.epochs - n:
+                state = self.model.state_dict().items()
+                self.best = {name: self.best.get(name, 0) + value.detach() / n for name, value in state}
             return
         table = predict(self.model, self.validation)
         score = float(icbhi_score(table["label"], table["predicted"]).score)
@@ -96,6 +132,13 @@ class Trainer:
             torch.set_rng_state(state["rng"])
             if state["cuda_rng"] is not None:
                 torch.cuda.set_rng_state(state["cuda_rng"])
+
+
+def share_of_rate(step: int, steps: int, rising: int = 0) -> float:
+    """The learning rate of a step as a share of the largest: a linear rise, then a cosine down to a thousandth."""
+    if step < rising:
+        return (step + 1) / rising
+    return 0.001 + 0.999 * (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
 
 
 @contextlib.contextmanager
@@ -181,9 +224,9 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
     for epoch in range(len(run.history) + 1, config.epochs + 1):
         if rank:  # its own dropout, the same after a resume; the first process has its state in the checkpoint
             torch.manual_seed(config.seed + 1000 * epoch + rank)
-        net.train()
+        run.set_mode(epoch)
         sums, norms = [], []
-        for batch in torch.randperm(len(run.x), generator=run.generator).split(config.batch_size):
+        for batch in run.order().split(config.batch_size):
             features = run.features(batch)
             run.optimiser.zero_grad()
             for part, share, is_last in micro_batches(run.weight[batch], rank, world, config.accumulate):

@@ -18,9 +18,14 @@ class Model(nn.Module):
         super().__init__()
         self.encoder = backbones.build_backbone(config.backbone, config.pretrained)
         self.classifier = AngularClassifier(self.encoder.dim, 4)
+        self.classifier.prototypes.data.mul_(config.head_init)
         self.bias = nn.Parameter(torch.zeros(4))
         self.head, self.scale = config.head or METHODS[config.method].head, config.scale_cls
         self.audio = {"pad": config.pad, "band_hz": config.band_hz}
+
+    def class_weights(self) -> list[nn.Parameter]:
+        """Class weights and bias: all that is not the encoder."""
+        return [self.classifier.prototypes, self.bias]
 
     def features(self, corpus, degradation=("none", 0.0)) -> tuple[np.ndarray, np.ndarray | None]:
         """What the encoder takes: features of every event, and the filled share of each clip (None: all of it)."""

@@ -11,11 +11,11 @@ from pydantic import Field
 
 from .. import paths
 from ..corpora import Corpus, find, load_corpus
-from ..corpora.splits import all_seen, grouped_folds, official_disjoint
+from ..corpora.splits import all_seen, device_folds, grouped_folds, official_disjoint
 from ..errors import ConfigError, choices
 from .config import STRICT, Config, Settings
 
-FOLDS = 5
+FOLDS, TUNE_FOLDS = 5, 3  # three cost half as much as five, and settings are many
 
 
 class Runs(pydantic.BaseModel, strict=True, extra="allow"):
@@ -37,15 +37,17 @@ class Profile(Settings):
     train_on : str
         The corpus whose training split is trained on; default the first.
     split : str
-        "official"; "official_disjoint", where no patient is on both sides; or "folds", where nothing is tested on but
-        each fifth of the training patients in turn, by runs that were not trained on them: settings are chosen there.
+        "official"; "official_disjoint", where no patient is on both sides; "folds", where nothing is tested on but each
+        fifth of the training patients in turn, by runs that were not trained on them; or "tune", where settings are
+        chosen: tests are each third of the training patients ("patients"), each listed device ("devices"), and, by the
+        first three runs, the split "dev" of every corpus that has one. No event of a test split is there.
     """
 
     name: str
     corpora: Annotated[list[str], Field(min_length=1)]
     backbones: dict[str, Runs]
     train_on: str = ""
-    split: Literal["official", "official_disjoint", "folds"] = "official"
+    split: Literal["official", "official_disjoint", "folds", "tune"] = "official"
 
     def __post_init__(self):
         if not re.fullmatch(r"\w[\w-]*", self.name):
@@ -131,6 +133,8 @@ def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, d
     test all of whose patients are in the training corpus is left out: it is no test on new patients.
     """
     row, corpora = load_profile(profile, table), open_corpora(profile, data, table)
+    if row.split == "tune":
+        return _development(corpora.pop(row.train_on).select("train"), corpora)
     if row.split == "official_disjoint":
         corpora[row.train_on] = official_disjoint(corpora[row.train_on])
     train = corpora[row.train_on].select("train")
@@ -147,3 +151,11 @@ def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, d
             if not (name == row.train_on and all_seen(train, test)):
                 tests[f"{name}{split.removeprefix('test').replace('_', '-')}" if name in tests else name] = test
     return [(train, tests)]
+
+
+def _development(train: Corpus, others: dict[str, Corpus]) -> list[tuple[Corpus, dict[str, Corpus]]]:
+    """The pairs of split "tune", in which no test split is opened."""
+    dev = {name: c.select("dev") for name, c in others.items() if "dev" in set(c.recordings["split"])}
+    folds = [("patients", c, dev) for c in grouped_folds(train, TUNE_FOLDS, by_device=True)]
+    folds += [("devices", c, {}) for c in device_folds(train)]
+    return [(c.select("train"), {name: c.select("test")} | more) for name, c, more in folds]
