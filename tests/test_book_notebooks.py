@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from qlung import paths
 from qlung.book import cli, notebooks, reproduce
+from qlung.corpora import Corpus
 from qlung.errors import ConfigError, CorpusError, QlungError, TrainingError
 from qlung.evaluation import claims
 from qlung.training import METHODS, experiments, model, profiles
@@ -254,6 +255,36 @@ def test_profiles_divide_the_corpora_as_they_say(line, synthetic_root, tmp_path,
         ((train, tests),) = parts
         assert train.name == ("synthetic-sprsound" if "sprsound" in line else "synthetic-icbhi")
         assert tests["synthetic-sprsound"].fingerprint() == sprsound.select("test").fingerprint()
+
+
+def test_settings_are_chosen_without_opening_a_test_split(real_root, monkeypatch):
+    """Profile tune: no event of it is in a test split of any corpus, and every training event is tested twice."""
+    whole = profiles.open_corpora("tune", str(real_root))
+    events = pd.concat([corpus.events for corpus in whole.values()])
+    of_test = set(events[events["split"].str.startswith("test")]["event_id"])
+    assert of_test
+    opened, select = [], Corpus.select
+
+    def noted(self, split):
+        opened.append((self.fingerprint(), split))
+        return select(self, split)
+
+    monkeypatch.setattr(Corpus, "select", noted)
+    parts = profiles.parts("tune", str(real_root))
+    given = {corpus.fingerprint() for corpus in whole.values()}
+    assert {split for corpus, split in opened if corpus in given} == {"train", "dev"}
+    tested = {name: [] for name in ("patients", "devices", "kauh")}
+    for train, tests in parts:
+        for name, test in (("train", train), *tests.items()):
+            assert not of_test & set(test.events["event_id"])
+            if name != "train":
+                tested[name] += list(test.events["event_id"])
+    training = sorted(whole["icbhi"].events.query("split == 'train'")["event_id"])
+    assert sorted(tested["patients"]) == sorted(tested["devices"]) == training
+    assert len(set(tested["kauh"])) * 3 == len(tested["kauh"])
+    for train, tests in parts:
+        (own,) = (test for test in tests.values() if test.name == train.name)
+        assert not set(train.recordings["patient_id"]) & set(own.recordings["patient_id"])
 
 
 def test_claims_name_known_methods_and_profiles():

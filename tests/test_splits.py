@@ -48,3 +48,15 @@ def test_folds_cover_every_event_once_and_keep_patients_together(part):
     assert folds[0].fingerprint() != splits.grouped_folds(part, 5, seed=2)[0].fingerprint()
     with pytest.raises(ConfigError, match="folds of"):
         splits.grouped_folds(part, 1)
+
+
+def test_devices_are_left_out_in_turn_and_so_are_their_patients(part):
+    folds = splits.device_folds(part)
+    tested = [event for fold in folds for event in fold.select("test").events["event_id"]]
+    assert sorted(tested) == sorted(part.events["event_id"])
+    for fold in folds:
+        sides = {side: fold.select(side).recordings for side in ("train", "test")}
+        for name in ("patient_id", "listed_device"):
+            assert not set(sides["train"][name]) & set(sides["test"][name])
+    share = part.of_events("listed_device").value_counts(normalize=True)
+    assert len(folds) == (share >= 0.1).sum() + (share < 0.1).any()

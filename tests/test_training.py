@@ -266,6 +266,114 @@ def test_ma_update_halves_every_step(flat, corpora):
     torch.testing.assert_close(one(0.5, 0.0), one(0.0, 0.5), atol=1e-6, rtol=1e-5)
 
 
+def steps(corpora, **settings):
+    """A run that has begun, and the change of its weights in one epoch."""
+    torch.manual_seed(0)
+    config = dataclasses.replace(QUICK, method="ce", augment=False, **settings)
+    job = loop.Trainer(config, *corpora, torch.device("cpu"))
+    before = {name: value.clone() for name, value in job.model.state_dict().items()}
+    job.set_mode(1)
+    for batch in job.order().split(8):
+        job.optimiser.zero_grad()
+        outputs = job.model(job.features(batch))
+        job.objective(*outputs, job.target[batch], job.aqs[batch])[0].backward()
+        job.optimiser.step()
+    return job, {name: (value - before[name]).abs().max().item() for name, value in job.model.state_dict().items()}
+
+
+def test_what_a_recipe_freezes_stays_as_it_was(corpora):
+    _, all_learn = steps(corpora)
+    assert all(all_learn.values())
+    _, probing = steps(corpora, probe_epochs=1)
+    assert {name for name, change in probing.items() if change} == {"bias", "classifier.prototypes"}
+    _, norms = steps(corpora, batch_norm="frozen")
+    still = {name for name in norms if "running" in name or "num_batches" in name}
+    assert {name for name, change in norms.items() if not change} == still
+
+
+def test_frozen_blocks_are_the_first_ones(corpora):
+    few_clips = few(corpora[0], 2), corpora[1]
+    _, change = steps(few_clips, backbone="mn04", pretrained=False, frozen_blocks=4)
+    first = {name for name in change if name.startswith(tuple(f"encoder.features.{i}." for i in range(4)))}
+    learnt = {name for name, size in change.items() if size}
+    assert first
+    assert not first & learnt
+    assert {"encoder.features.4.block.0.0.weight", "classifier.prototypes"} <= learnt
+
+
+def test_the_head_starts_as_large_and_learns_as_fast_as_asked(corpora):
+    small, change = steps(corpora, head_init=0.1, lr=1e-3, head_lr=10.0)
+    rates = [group["lr"] for group in small.optimiser.param_groups]
+    assert rates == pytest.approx([1e-3, 1e-2])
+    assert change["classifier.prototypes"] > 3 * change["encoder.features.0.weight"]
+    starts = []
+    for share in (1.0, 0.1):
+        torch.manual_seed(0)
+        starts.append(training.Model(dataclasses.replace(QUICK, head_init=share)).classifier.prototypes)
+    torch.testing.assert_close(starts[1], 0.1 * starts[0])
+
+
+def test_rates_rise_and_then_fall_along_a_cosine():
+    rates = [loop.share_of_rate(step, 100, 20) for step in range(101)]
+    assert rates[:20] == pytest.approx(np.arange(1, 21) / 20)
+    assert rates[20] == pytest.approx(1)
+    assert rates[60] == pytest.approx(0.5, abs=1e-3)
+    assert rates[100] == pytest.approx(1e-3)
+    assert loop.share_of_rate(0, 100) == pytest.approx(1)
+
+
+def test_balanced_draws_show_every_class_and_every_device_as_often(corpora):
+    label = corpora[0].events["label"].to_numpy()
+    rare = dataclasses.replace(corpora[0], events=corpora[0].events[(label == 0) | (np.arange(len(label)) % 5 == 0)])
+    job, _ = steps((rare, corpora[1]), balance="class")
+    drawn = np.concatenate([rare.events["label"].to_numpy()[job.order()] for _ in range(200)])
+    assert np.bincount(drawn) / len(drawn) == pytest.approx(0.25, abs=0.03)
+    job, _ = steps((rare, corpora[1]), balance="device")
+    group = rare.events["label"].astype(str) + rare.of_events("listed_device")
+    drawn = pd.concat([group.iloc[job.order()] for _ in range(200)]).value_counts(normalize=True)
+    assert drawn.to_numpy() == pytest.approx(1 / group.nunique(), abs=0.03)
+
+
+def test_the_mean_of_the_last_epochs_is_saved_and_survives_a_resume(train, tmp_path, monkeypatch):
+    config, seen, save = dataclasses.replace(QUICK, average=2), [], runs.save_checkpoint
+
+    def noted(folder, state):
+        seen.append(state["model"]["bias"].clone())
+        save(folder, state)
+
+    monkeypatch.setattr(runs, "save_checkpoint", noted)
+    run = train(config)
+    saved = load_file(run.folder / "model.safetensors")
+    torch.testing.assert_close(saved["bias"], (seen[-2] + seen[-1]) / 2)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, "stopped", progress=stop_after(2))
+    again = train(config, "stopped")
+    assert weights(again) == weights(run)
+
+
+def test_crops_tilts_and_mixed_bands_do_what_they_say():
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(6, 5, 80, generator=random) * torch.arange(1.0, 7)[:, None, None] + torch.arange(6.0)[:, None, None]
+    windows = frontends.crop(x, random, 2, 0.5)
+    assert windows.shape == (6, 5, 40)
+    found = (x.unfold(2, 40, 1) == windows[:, :, None]).all(3).all(1).nonzero()[:, 1].tolist()
+    assert len(found) == 6
+    assert len(set(found)) > 1
+    change = frontends.tilt(x, random, 1, 2.0) - x
+    assert change.std(2).max() < 1e-5  # the same at every time
+    assert torch.diff(change[:, :, 0], n=2).abs().max() < 1e-5  # a line over the bands
+    assert 1 < change.abs().max() <= 4
+    one, other = (torch.Generator().manual_seed(3) for _ in range(2))
+    assert torch.equal(frontends.tilt(x.mT, one, 2, 2.0).mT, frontends.tilt(x, other, 1, 2.0))
+    mixed = frontends.mix_bands(x, random, 1)
+    own, new = ((clip - clip.mean(2, keepdim=True)) / clip.std(2, keepdim=True) for clip in (x, mixed))
+    torch.testing.assert_close(own, new, atol=1e-3, rtol=1e-3)  # what changes is each band's mean and sd, ...
+    shares = (mixed.mean(2) - x.mean(2)).abs().amax(1)
+    assert (shares > 0.01).sum() >= 3
+    assert mixed.mean(2).min() >= x.mean(2).min() - 1e-4  # ... to something between two clips'
+    assert mixed.mean(2).max() <= x.mean(2).max() + 1e-4
+
+
 def test_bfloat16_trains_and_is_recorded(train):
     run = train(dataclasses.replace(QUICK, precision="bf16"))
     assert json.loads((run.folder / "run.json").read_text())["config"]["precision"] == "bf16"
@@ -307,7 +415,13 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
      ({"gamma": 1.2}, "gamma should be less than or equal to 1"), ({"gamma": -0.1}, "gamma should be greater"),
      ({"lam": -1}, "lam should be greater"), ({"kappa": float("inf")}, "kappa should be a finite number"),
      ({"fixed_margin": 11.5}, "fixed_margin should be less than or equal to 3.14"),
-     ({"head": "linear", "method": "arcface"}, "'arcface' has its own head")],
+     ({"head": "linear", "method": "arcface"}, "'arcface' has its own head"),
+     ({"masks": 1.5}, "masks should be less than or equal to 1"), ({"head_init": 0.0}, "head_init should be greater"),
+     ({"tilt_db": 6.0, "backbone": "mn04_frozen"}, "tilt_db and band_mix go with cnn and mn04, not with mn04_frozen"),
+     ({"crop_s": 4.0, "pad": "silence"}, "crop_s goes with pad='repeat'"), ({"crop_s": 9.0}, "crop_s"),
+     ({"frozen_blocks": 4}, "frozen_blocks goes with mn04, not with cnn"),
+     ({"probe_epochs": 3, "epochs": 3}, r"probe_epochs=3 below, .* the number of epochs \(3\)"),
+     ({"average": 2, "checkpoint": "val"}, "average=2 goes with checkpoint='last'")],
 )  # fmt: skip
 def test_impossible_settings_are_refused(setting, message):
     with pytest.raises(ConfigError, match=message):

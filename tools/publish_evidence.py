@@ -2,6 +2,9 @@
 
     python tools/publish_evidence.py PROFILE [DATA]     # from the runs of a profile: `make evidence`
     python tools/publish_evidence.py                    # pages and tables again, from what is committed
+
+A long study is published row by row: rows that are not finished yet are left out, those that were committed before and
+are not here stay. Every run's record names its commit.
 """
 
 import json
@@ -14,9 +17,9 @@ import pandas as pd
 
 from qlung import evaluation, paths
 from qlung.book import results
-from qlung.errors import QlungError
+from qlung.errors import QlungError, TrainingError
 from qlung.evaluation import claims
-from qlung.training import experiments
+from qlung.training import Config, experiments, profiles
 
 KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
         "device", "listed_device"]  # fmt: skip
@@ -28,12 +31,12 @@ def without_names(predictions: pd.DataFrame) -> pd.DataFrame:
     """Predictions without names of recordings: patients and events are numbered.
 
     Tables and intervals can be computed from them again without any recording and without training. Probabilities (as
-    logarithms) and cosines stay for methods, not for their variants.
+    logarithms) stay, cosines for methods and not for their variants.
     """
     kept = predictions[KEPT].copy()
     kept[DETAILS[:4]] = np.log(predictions[evaluation.PROBABILITIES].clip(lower=1e-38))
     kept[DETAILS[4:]] = predictions[DETAILS[4:]]
-    kept.loc[kept["method"].str.contains(" "), DETAILS] = np.nan
+    kept.loc[kept["method"].str.contains(" "), DETAILS[4:]] = np.nan
     for name in ("patient_id", "event_id"):
         kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
     kept = kept.astype({name: "int8" for name in ("seed", "label", "predicted")})
@@ -41,22 +44,49 @@ def without_names(predictions: pd.DataFrame) -> pd.DataFrame:
     return kept.astype(dict.fromkeys(digits, "float32")).round(digits)
 
 
+def finished(profile: str, pairs: list) -> dict:
+    """Folders of rows all of whose runs are there, for `experiments.stacked`; whichever commit made them."""
+    there = {}
+    for path in paths.runs_dir(profile).glob("*/*/run.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        there[Config(**record["config"]), record["data"], *record["tests"].values()] = path.parent
+    prints = [[part.fingerprint() for part in (train, *tests.values())] for train, tests in pairs]
+    folders = {}
+    for label, config in profiles.load_profile(profile).rows():
+        row = {(i, label, config): there.get((config, *names)) for i, names in enumerate(prints)}
+        folders |= row if all(row.values()) else {}
+    return folders
+
+
+def with_committed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table, after the rows that were committed before of other methods, backbones and seeds."""
+    if not path.is_file():
+        return table
+    before, keys = pd.read_parquet(path), ["backbone", "method", "seed"]
+    return pd.concat([before[~before.set_index(keys).index.isin(table.set_index(keys).index)], table])
+
+
 def publish(profile: str, data: str = "") -> list[Path]:
-    """Write figures/<profile>/ from finished runs, then every page."""
-    predictions, home = experiments.load_predictions(profile, data), paths.ROOT / "figures" / profile
-    if home.is_dir():
-        shutil.rmtree(home)
-    home.mkdir(parents=True)
-    kept = without_names(predictions)
-    kept.to_parquet(home / "predictions.parquet", index=False, compression="zstd")
-    records, curves = [], []
-    for run in kept[["backbone", "method", "seed", "run"]].drop_duplicates().to_dict("records"):
-        folder = paths.runs_dir(profile) / results.folder_of(run)
-        records.append({"run": run["run"]} | json.loads((folder / "run.json").read_text(encoding="utf-8")))
-        if " " not in run["method"]:
-            curves.append(pd.read_csv(folder / "history.csv").assign(**run))
-    write_records(home, records)
-    pd.concat(curves).to_parquet(home / "histories.parquet", index=False, compression="zstd")
+    """Add a profile's finished rows to figures/<profile>/, then write every page."""
+    pairs, home = profiles.parts(profile, data), paths.ROOT / "figures" / profile
+    if not (folders := finished(profile, pairs)):
+        raise TrainingError(f"no row of profile '{profile}' is finished in '{paths.runs_dir(profile)}'")
+    home.mkdir(parents=True, exist_ok=True)
+    kept = with_committed(without_names(experiments.stacked(folders, pairs)), home / "predictions.parquet")
+    added = {folder.name: json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders.values()}
+    named = kept[["backbone", "method", "seed", "run"]].drop_duplicates()
+    before = records(profile) if (home / "runs.jsonl").is_file() else []
+    every = {record["run"]: record for record in before} | {name: {"run": name} | one for name, one in added.items()}
+    curves = []
+    for (_, label, config), folder in folders.items():
+        run = {"backbone": config.backbone, "method": label, "seed": config.seed, "run": folder.name}
+        curves += [] if " " in label else [pd.read_csv(folder / "history.csv").assign(**run)]
+    write_records(home, [every[name] for name in named["run"]])
+    tables = {"predictions": kept}
+    if curves:
+        tables["histories"] = with_committed(pd.concat(curves), home / "histories.parquet")
+    for name, table in tables.items():
+        table.to_parquet(home / f"{name}.parquet", index=False, compression="zstd")
     for picture in (paths.runs_dir(profile) / "figures").glob("0[24-8]-*"):  # 01 draws single recordings, 03 toys
         if picture.suffix in (".png", ".svg", ".csv"):
             shutil.copyfile(picture, home / picture.name)

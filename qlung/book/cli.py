@@ -48,11 +48,21 @@ def reproduce(profile: str = "demo", data: str = "", force: bool = False) -> Non
 
 
 @app.command()
-def train(profile: str = "demo", data: str = "", backbone: str = "", method: str = "", seed: int = -1) -> None:
-    """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks."""
+def train(
+    profile: str = "demo", data: str = "", backbone: str = "", method: str = "", seed: int = -1, rest: bool = False
+) -> None:
+    """Train (or reuse) the runs of a profile, or of one backbone, method or seed, without the notebooks.
+
+    With --rest, train only the rows that are not committed in figures/PROFILE: a long study goes on, on any machine.
+    """
     from .. import evaluation
     from . import notebooks, reproduce, results
 
+    if rest:
+        done = results.committed(profile)
+        with notebooks.progress_bar("training") as progress:
+            reproduce.train_rest(profile, data, progress, done, backbone=backbone, method=method, seed=seed)
+        return console.print(f"{len(done)} rows are committed, the rest is in {paths.runs_dir(profile)}")
     with notebooks.progress_bar("training") as progress:
         found = reproduce.train_all(profile, data, progress, backbone=backbone, method=method, seed=seed)
     show(results.pretty(evaluation.scores(found)[1]), f"{found['run'].nunique()} runs, mean ± sd over seeds")

@@ -33,17 +33,25 @@ def _run_notebook(notebook: Path, output: Path, parameters: dict, key: str) -> f
     return time.perf_counter() - started
 
 
-def _unfinished(profile: str, data: str, **which) -> dict:
-    """A task of `engine.run` for every run that is not finished."""
+def _unfinished(profile: str, data: str, committed=(), **which) -> dict:
+    """A task of `engine.run` for every run that is not finished, and whose (backbone, label, seed) isn't committed."""
     tasks, table = {}, str(paths.EXPERIMENTS)
     pairs = profiles.parts(profile, data)
-    for _, config in profiles.load_profile(profile).rows(**which):  # a row's parts one after the other
-        for part, pair in enumerate(pairs):
+    for label, config in profiles.load_profile(profile).rows(**which):  # a row's parts one after the other
+        for part, pair in enumerate(pairs if (config.backbone, label, config.seed) not in committed else ()):
             folder = runs.run_folder(profile, config, *pair)
             if not runs.is_finished(folder):
                 task = functools.partial(_train_run, profile, data, table, part, config)
                 tasks[f"{config.name} {folder.name}"] = task
     return tasks
+
+
+def train_rest(profile: str, data: str = "", progress=lambda share, line: None, committed=(), **which) -> None:
+    """Train what `_unfinished` finds, several runs at once."""
+    if tasks := _unfinished(profile, data, committed, **which):
+        with engine.connect(len(tasks)) as client:
+            for name, future in engine.run(client, tasks, progress):
+                engine.result(name, future)
 
 
 def train_all(profile: str, data: str = "", progress=lambda share, line: None, **which) -> pd.DataFrame:
@@ -56,10 +64,7 @@ def train_all(profile: str, data: str = "", progress=lambda share, line: None, *
     """
     if "WORLD_SIZE" in os.environ:  # under torchrun every process takes its share of every batch instead
         return experiments.train_all(profile, data, progress, **which)
-    if tasks := _unfinished(profile, data, **which):
-        with engine.connect(len(tasks)) as client:
-            for name, future in engine.run(client, tasks, progress):
-                engine.result(name, future)
+    train_rest(profile, data, progress, **which)
     return experiments.load_predictions(profile, data, **which)
 
 

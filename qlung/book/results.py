@@ -55,11 +55,13 @@ def tables(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
     -------
     dict
         "scores" (mean and sd over seeds), "runs" (every run), "measures" (mean over seeds of every measure that
-        notebook 06 explains) and "contrasts" (`evaluation.contrasts`).
+        notebook 06 explains) and "contrasts" (`evaluation.contrasts`); where settings were chosen on development sets,
+        `evaluation.ranking` as "ranking".
     """
     runs, means = evaluation.scores(predictions)
+    chosen = {"ranking": evaluation.ranking(predictions)} if "devices" in set(predictions["corpus"]) else {}
     return {"scores": means, "runs": runs, "measures": evaluation.every_measure(predictions),
-            "contrasts": evaluation.contrasts(predictions)}  # fmt: skip
+            "contrasts": evaluation.contrasts(predictions)} | chosen  # fmt: skip
 
 
 def write_tables(home: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
@@ -97,6 +99,7 @@ def page(profile: str, predictions: pd.DataFrame, tables: dict, records: list, h
         commits=sorted({one["commit"][:12] for one in records}), dirty=any(one["dirty"] for one in records),
         processors=sorted({one.get("processor", one["device"]) for one in records}),
         means=markdown(pretty(means[~variant])), variants=variant.sum(), comparisons=len(contrasts), rows=len(rows),
+        ranking=markdown(tables["ranking"]) if "ranking" in tables else "",
         differences=markdown(rows.assign(row=rows["row"].map(shown))), runs=runs["run"].nunique(),
         committed="folder" not in runs,  # of a committed study there are records, and no folders
         verdicts=markdown(verdicts(profile, predictions)) if as_paper else "", synthetic=not study.recorded,
@@ -150,6 +153,13 @@ def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
     if (path := home / f"{table}.csv").is_file():
         return pd.read_csv(path)
     raise ConfigError(f"no {table} of profile '{profile}' are committed in '{home}': `make evidence` writes them")
+
+
+def committed(profile: str) -> set[tuple]:
+    """(backbone, label, seed) of every row that is committed of a study, which may be none."""
+    path = paths.ROOT / "figures" / profile / "predictions.parquet"
+    keys = ["backbone", "method", "seed"]
+    return set(pd.read_parquet(path, columns=keys).itertuples(index=False, name=None)) if path.is_file() else set()
 
 
 def headline() -> pd.DataFrame:

@@ -12,4 +12,4 @@ from .metrics import (
     PROBABILITIES, Score, auroc, auroc_within, biocas, confusion, icbhi_score, measures, odds, reliability
 )  # fmt: skip
 from .operating import LINES, at_line, curve
-from .tables import contrasts, every_measure, measure_table, over_seeds, score_table, scores, trivial_baselines
+from .tables import contrasts, every_measure, measure_table, over_seeds, ranking, score_table, scores, trivial_baselines

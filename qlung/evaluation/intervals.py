@@ -8,7 +8,7 @@ from ..errors import ConfigError
 from . import geometry, operating
 from .metrics import auroc
 
-STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "AUROC", "area", "separation")
+STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "AUROC", "macro-AUROC", "area", "separation")
 UNIT = dict.fromkeys(STATISTICS, 100) | {"separation": 1}
 MEASURED = ["difference", "low", "high", "within", "p", "seeds", "patients"]  # of `difference`
 
@@ -39,6 +39,9 @@ def _ratios(predictions: pd.DataFrame, statistic: str) -> list[tuple]:
         values = geometry.standardised_separation(predictions)
         classes = [predictions["label"] == k for k in predictions["label"].unique()]
         return [(values * side, side) for side in classes]
+    if statistic == "macro-AUROC":
+        pairs = [_ratios(one, "AUROC") for one in operating.one_against_rest(predictions)]
+        return [pair for both in pairs for pair in both]
     if statistic in ("AUROC", "area"):
         values = operating.placements(predictions, exact=statistic == "area")
         return [(values * side, side) for side in (normal, ~normal)]
@@ -70,10 +73,11 @@ def bootstrap(predictions: pd.DataFrame, statistic: str = "Score", draws: int = 
     Parameters
     ----------
     predictions : DataFrame
-        Columns method, seed, patient_id, label, predicted (also c0..c3 for "separation", p0..p3 for "area" and
-        "AUROC"); every method has the same seeds.
+        Columns method, seed, patient_id, label, predicted (also c0..c3 for "separation", p0..p3 for areas); every
+        method has the same seeds.
     statistic : one of ``STATISTICS``
-        Averaged over seeds. "area" and "AUROC" as in `operating`, "separation" as in `geometry`.
+        Averaged over seeds. "area" and "AUROC" as in `operating`, "separation" as in `geometry`; "macro-AUROC" is the
+        mean, over the classes that occur, of AUROC of a class against the rest.
     draws, seed : int
 
     Returns

@@ -57,6 +57,16 @@ def placements(predictions: pd.DataFrame, exact: bool) -> pd.Series:
     return out
 
 
+def one_against_rest(predictions: pd.DataFrame) -> list[pd.DataFrame]:
+    """The predictions once for each class that occurs, with two labels: 1 is that class, 0 the rest."""
+    out = []
+    for k in sorted(predictions["label"].unique()):
+        p = predictions[PROBABILITIES[k]]
+        two = {"label": (predictions["label"] == k).astype(int), "p0": 1 - p, "p1": p, "p2": 0.0, "p3": 0.0}
+        out.append(predictions.assign(**two))
+    return out
+
+
 def at_line(predictions: pd.DataFrame, line: str) -> pd.DataFrame:
     """The predictions with each network's line drawn anew; methods then differ in how they order, not in their line.
 

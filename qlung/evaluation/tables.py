@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ..corpora import CLASSES
-from .intervals import MEASURED, difference
+from .intervals import MEASURED, bootstrap, difference, interval
 from .metrics import PROBABILITIES, icbhi_score, measures
 
 
@@ -82,3 +82,30 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
                 keys = {"corpus": corpus, "backbone": backbone, "row": row, "against": against}
                 rows.append(keys | difference(part, row, against))
     return pd.DataFrame(rows, columns=["corpus", "backbone", "row", "against", *MEASURED])
+
+
+def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Settings from best to worst by the mean of Score and macro-AUROC over the development sets.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of a profile whose split is "tune", one backbone; its corpora are the development sets. Every row has the same
+        seeds.
+
+    Returns
+    -------
+    DataFrame
+        Columns method ("ce", "ce lr=0.001", ...), Score and macro-AUROC of every set, mean, and the mean's difference
+        to the row without a changed setting, with its 95 % interval over patients and seeds.
+    """
+    names = [(name, statistic) for name in predictions["corpus"].unique() for statistic in ("Score", "macro-AUROC")]
+    draws = [bootstrap(predictions[predictions["corpus"] == name], statistic) for name, statistic in names]
+    mean, rows = sum(draws) / len(draws), []
+    for method in mean:
+        gap = mean[method] - mean[method.split()[0]]
+        measured = {" ".join(name): values[method].iloc[0] for name, values in zip(names, draws, strict=True)}
+        low, high = interval(gap)
+        found = {"mean": mean[method].iloc[0], "difference": gap.iloc[0], "low": low, "high": high}
+        rows.append({"method": method} | measured | found)
+    return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)

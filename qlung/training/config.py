@@ -96,7 +96,7 @@ class Config(Settings):
     ma_update: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     masks: Share = 1.0
-    crop_s: NotNegative = 0.0
+    crop_s: Annotated[float, Field(ge=0, le=8)] = 0.0
     tilt_db: NotNegative = 0.0
     band_mix: Share = 0.0
     head_init: Positive = 1.0

@@ -51,18 +51,29 @@ def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
         If a run is not there; the message names the command that trains it.
     """
     rows, pairs = load_profile(profile).rows(**which), parts(profile, data)
-    folders = [runs.run_folder(profile, config, *pair) for pair in pairs for _, config in rows]
-    if missing := [folder for folder in folders if not runs.is_finished(folder)]:
+    folders = {(i, *row): runs.run_folder(profile, row[1], *pair) for i, pair in enumerate(pairs) for row in rows}
+    if missing := [folder for folder in folders.values() if not runs.is_finished(folder)]:
         command = f"qlung train --profile {profile}" + (f" --data {data}" if data else "")
         found = f"{len(missing)} of {len(folders)} runs of profile '{profile}' are not trained (first missing"
         raise TrainingError(f"{found}: '{missing[0]}'). Run `{command}`, or notebook 05.")
-    out = []
-    for train, tests in pairs:
-        clips = _clips(train, tests)
-        for label, config in rows:
-            run = runs.open_run(runs.run_folder(profile, config, train, tests), config)
-            keys = {"backbone": config.backbone, "method": label, "seed": config.seed, "run": run.folder.name}
-            out.append(run.predictions().assign(**keys).merge(clips, on="event_id", validate="many_to_one"))
+    return stacked(folders, pairs)
+
+
+def stacked(folders: dict, pairs: list) -> pd.DataFrame:
+    """Predictions of finished runs as `load_predictions` gives them.
+
+    Parameters
+    ----------
+    folders : dict of (int, str, Config) -> Path
+        Where the run of a label and configuration on the i-th of the ``pairs`` lies.
+    pairs : list
+        From `profiles.parts`.
+    """
+    out, clips = [], [_clips(*pair) for pair in pairs]
+    for (part, label, config), folder in folders.items():
+        keys = {"backbone": config.backbone, "method": label, "seed": config.seed, "run": folder.name}
+        table = runs.open_run(folder, config).predictions().assign(**keys)
+        out.append(table.merge(clips[part], on="event_id", validate="many_to_one"))
     return pd.concat(out, ignore_index=True)
 
 
