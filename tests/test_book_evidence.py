@@ -13,10 +13,11 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from qlung import evaluation, paths
-from qlung.book import cli, figures, results
+from qlung.book import cli, figures, reproduce, results
 from qlung.corpora import CLASSES
-from qlung.errors import ConfigError
+from qlung.errors import ConfigError, TrainingError
 from qlung.evaluation import claims, geometry
+from qlung.training import experiments, fit, profiles
 
 
 def made_up(right: dict, patients: int = 30, seeds: int = 3, corpus: str = "icbhi") -> pd.DataFrame:
@@ -303,3 +304,37 @@ def test_figures_carry_their_origin(tmp_path, monkeypatch):
     first = drawn.read_bytes()
     figures.save(fig, "05-origin", "demo", table)
     assert drawn.read_bytes() == first
+
+
+def test_a_long_study_is_published_row_by_row(tmp_path, monkeypatch):
+    """What was committed on another machine stays, and isn't trained again."""
+    table = tmp_path / "experiments.toml"
+    table.write_text(
+        '[profiles.mine]\ncorpora = ["synthetic-icbhi"]\nsplit = "folds"\n[profiles.mine.backbones.cnn]\n'
+        'methods = ["ce", "qlung"]\nseeds = [0]\nepochs = 1\nbatch_size = 32\n'
+        'variants = [{ method = "ce", lr = 1e-2 }]\n'
+    )
+    for name, value in {"EXPERIMENTS": table, "ROOT": tmp_path}.items():
+        monkeypatch.setattr(paths, name, value)
+    monkeypatch.setattr(publish_evidence, "rebuild", list)
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path / "here"))
+    with pytest.raises(TrainingError, match="no row of profile 'mine' is finished"):
+        publish_evidence.publish("mine")
+    assert results.committed("mine") == set()
+    experiments.train_all("mine", method="ce")
+    train, tests = profiles.parts("mine")[0]
+    fit(profiles.load_profile("mine").configs(method="qlung")[0], train, tests, "mine")  # one fold of five is no row
+    publish_evidence.publish("mine")
+    first = results.evidence("mine")
+    assert results.committed("mine") == {("cnn", "ce", 0), ("cnn", "ce lr=0.01", 0)}
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path / "there"))
+    left = reproduce._unfinished("mine", "", results.committed("mine"))
+    assert len(left) == 5
+    assert all("qlung" in name for name in left)
+    experiments.train_all("mine", method="qlung")
+    publish_evidence.publish("mine")
+    both = results.evidence("mine")
+    assert set(both["method"]) == {"ce", "ce lr=0.01", "qlung"}
+    pd.testing.assert_frame_equal(both[both["method"] != "qlung"].reset_index(drop=True), first)
+    assert {record["run"] for record in publish_evidence.records("mine")} == set(both["run"])
+    assert set(results.evidence("mine", "histories")["method"]) == {"ce", "qlung"}

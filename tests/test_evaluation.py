@@ -276,6 +276,32 @@ def test_areas_equal_those_of_the_curves(probable):
         assert areas["area"][method] == pytest.approx(np.mean(area))
 
 
+def test_macro_auroc_is_the_mean_over_classes_against_the_rest(probable):
+    found = evaluation.bootstrap(probable, "macro-AUROC", draws=5).iloc[0]
+    for method, part in probable.groupby("method"):
+        networks = [(n["label"], n[["p0", "p1", "p2", "p3"]]) for _, n in part.groupby("seed")]
+        areas = [roc_auc_score(*network, multi_class="ovr", average="macro") for network in networks]
+        assert found[method] == pytest.approx(100 * np.mean(areas))
+
+
+def test_settings_are_ranked_by_the_mean_over_development_sets(probable):
+    worse = probable.query("method == 'ce'").assign(method="ce lr=1")
+    worse["predicted"] = worse["predicted"].where(worse["label"] != 1, 0)
+    sets = [pd.concat([probable, worse]).assign(corpus=name) for name in ("patients", "devices")]
+    sets[1] = sets[1].query("patient_id != '3'")
+    found = evaluation.ranking(pd.concat(sets, ignore_index=True)).set_index("method")
+    assert list(found["mean"]) == sorted(found["mean"], reverse=True)
+    for corpus, part in zip(("patients", "devices"), sets, strict=True):
+        scores = evaluation.score_table(part, ["method", "seed"]).groupby("method")["Score"].mean()
+        assert found[f"{corpus} Score"].to_dict() == pytest.approx(scores.to_dict())
+    columns = [f"{corpus} {name}" for corpus in ("patients", "devices") for name in ("Score", "macro-AUROC")]
+    assert found["mean"].to_numpy() == pytest.approx(found[columns].mean(axis=1).to_numpy())
+    assert found.loc["ce", ["difference", "low", "high"]].tolist() == [0, 0, 0]
+    row = found.loc["ce lr=1"]  # the same probabilities: Score alone changes
+    assert row["difference"] == pytest.approx(row["mean"] - found.loc["ce", "mean"])
+    assert row["low"] < row["difference"] < row["high"] < 0
+
+
 def test_the_bootstrap_of_an_area_is_that_of_areas_computed_again(probable):
     one = probable.query("method == 'ce' and seed == 0")
     ours = evaluation.bootstrap(one, "AUROC", draws=400).iloc[1:]["ce"].std()
