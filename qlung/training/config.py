@@ -47,7 +47,8 @@ class Config(Settings):
     head : "" is the method's own; "linear" or "angular" is another definition of a row of Table 3.
     pad : how an event shorter than the clip fills it; with "silence", cnn and mn04 average over the filled frames only.
     band_hz : remove all above this frequency first, in training and in tests; 0 removes nothing.
-    masks : SpecAugment's longest masks, as a share of the family's; ``augment = false`` is training without them.
+    masks : SpecAugment's longest masks, as a share of the family's; ``augment = false`` is training without them. Masks
+        of time are as much shorter as a ``crop_s`` is than the clip.
     crop_s : train on a random window of each clip, this long [s], another one in every epoch; 0 is the whole clip.
         Tests hear the whole clip.
     tilt_db : a random gain and a random slope of the spectrum in every clip and epoch, each up to so many dB [0, inf).

@@ -71,14 +71,16 @@ class Trainer:
         """Features of a batch on the device, changed at random as the configuration wants it."""
         x = torch.from_numpy(self.x[batch.numpy()]).to(self.device).float()  # half the bytes to the device
         c, random, bands = self.config, self.generator, frontends.BANDS.get(self.recipe)
-        if c.crop_s:
-            x = frontends.crop(x, random, 3 - bands, c.crop_s / self.model.encoder.front_end.seconds)
+        heard = c.crop_s / self.model.encoder.front_end.seconds or 1.0
+        if heard < 1:
+            x = frontends.crop(x, random, 3 - bands, heard)
         if c.tilt_db:
             x = frontends.tilt(x, random, bands, c.tilt_db * frontends.DECIBEL[self.recipe])
         if c.band_mix and torch.rand(1, generator=random) < c.band_mix:
             x = frontends.mix_bands(x, random, bands)
         if c.augment and c.masks and self.recipe in frontends.MASKS:
-            x = frontends.spec_augment(x, random, [c.masks * longest for longest in frontends.MASKS[self.recipe]])
+            longest = [size * (1 if axis == bands else heard) for axis, size in enumerate(frontends.MASKS[self.recipe], 1)]
+            x = frontends.spec_augment(x, random, [c.masks * size for size in longest])
         return x
 
     def order(self) -> torch.Tensor:
