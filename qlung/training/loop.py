@@ -79,8 +79,9 @@ class Trainer:
         if c.band_mix and torch.rand(1, generator=random) < c.band_mix:
             x = frontends.mix_bands(x, random, bands)
         if c.augment and c.masks and self.recipe in frontends.MASKS:
-            longest = [size * (1 if axis == bands else heard) for axis, size in enumerate(frontends.MASKS[self.recipe], 1)]
-            x = frontends.spec_augment(x, random, [c.masks * size for size in longest])
+            longest = [c.masks * size for size in frontends.MASKS[self.recipe]]
+            longest[2 - bands] *= heard  # of time
+            x = frontends.spec_augment(x, random, longest)
         return x
 
     def order(self) -> torch.Tensor:
