@@ -94,14 +94,24 @@ def sweep(
 
 
 @app.command()
-def check(profile: str = "demo", data: str = "", committed: bool = False) -> None:
+def check(
+    profile: str = "demo", data: str = "", committed: bool = False, retrain: int = 0, backbone: str = "",
+    method: str = "", seed: int = -1,
+) -> None:  # fmt: skip
     """Judge the paper's claims from a profile's finished runs, and write its results page.
 
-    With --committed the claims are judged from the studies in figures/, without data.
+    With --committed the claims are judged from the studies in figures/, without data. With --retrain N, N committed
+    rows of a study (of one backbone, method or seed) are trained again, and their mean Score is compared; exits 1 where
+    it lies outside of the band.
     """
     from ..training import experiments
-    from . import results
+    from . import notebooks, results
 
+    if retrain:
+        with notebooks.progress_bar("training again") as progress:
+            found = results.retrained(profile, data, retrain, progress, backbone=backbone, method=method, seed=seed)
+        show(found, f"{profile}: rows trained again, mean Score")
+        raise typer.Exit(int(not found["agrees"].all()))
     if committed:
         show(results.verdicts("sc", results.headline()), "claims, judged on the committed studies of real recordings")
         return

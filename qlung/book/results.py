@@ -14,7 +14,7 @@ from ..errors import ConfigError, choices
 from ..evaluation import claims
 from ..margins import METHODS
 from ..quality import sources
-from ..training import profiles
+from ..training import fit, profiles
 from .figures import METHOD_NAMES
 
 
@@ -44,6 +44,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+MOVES = 0.6  # Score of a frozen-encoder row on another processor: from -1.1 to +0.4 in ten rows
 MOST_ROWS = 40  # of a table on a page; longer ones are CSV beside it
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
 
@@ -160,6 +161,41 @@ def committed(profile: str) -> set[tuple]:
     path = paths.ROOT / "figures" / profile / "predictions.parquet"
     keys = ["backbone", "method", "seed"]
     return set(pd.read_parquet(path, columns=keys).itertuples(index=False, name=None)) if path.is_file() else set()
+
+
+def retrained(profile: str, data: str = "", most: int = 10, progress=lambda share, line: None, **which) -> pd.DataFrame:
+    """Train committed rows of a study again, under runs/retrained, and compare their mean Score with the committed one.
+
+    Another processor is another rounding, and after some steps another network: single rows move, by `MOVES` points
+    (sd), their mean by little.
+
+    Parameters
+    ----------
+    most : int
+        How many rows, in the profile's order; one ``backbone``, ``method`` or ``seed`` can be named.
+
+    Returns
+    -------
+    DataFrame
+        By corpus: rows, committed and here (mean Score), difference, band (three standard errors of it), agrees.
+    """
+    (train, tests), *folds = profiles.parts(profile, data)
+    known, rows = committed(profile), profiles.load_profile(profile).rows(**which)
+    rows = [(label, config) for label, config in rows if (config.backbone, label, config.seed) in known][:most]
+    if folds or not rows:
+        raise ConfigError(f"profile '{profile}' has folds, or no such row in figures/: nothing to train again")
+    tables = []
+    for i, (label, config) in enumerate(rows):
+        run = fit(config, train, tests, "retrained")
+        tables.append(run.predictions().assign(backbone=config.backbone, method=label, seed=config.seed))
+        progress((i + 1) / len(rows), config.name)
+    keys = ["corpus", "backbone", "method", "seed"]
+    now, before = (evaluation.score_table(table, keys) for table in (pd.concat(tables), evidence(profile)))
+    both = now.merge(before, on=[*keys, "n"], suffixes=(" here", " committed")).groupby("corpus", sort=False)
+    out = both[["Score committed", "Score here"]].mean().reset_index()
+    out["difference"] = out["Score here"] - out["Score committed"]
+    out["band"] = 3 * MOVES / len(rows) ** 0.5
+    return out.assign(rows=both.size().to_numpy(), agrees=out["difference"].abs() <= out["band"])
 
 
 def headline() -> pd.DataFrame:
