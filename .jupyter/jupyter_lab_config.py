@@ -18,6 +18,9 @@ for tracked in (paths.NOTEBOOKS / "exercises").glob("*.ipynb"):
     if not own.exists():
         notebook = nbformat.read(tracked, nbformat.NO_CONVERT)
         notebook.metadata["jupytext"] = {"formats": "ipynb"}  # no .py beside it
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = cell.source.replace("](../", "](../../")  # it lies one folder deeper
         own.parent.mkdir(exist_ok=True)
         nbformat.write(notebook, own)
 

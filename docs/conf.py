@@ -19,6 +19,8 @@ from sphinx.transforms.post_transforms import SphinxPostTransform
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from qlung.book import lessons  # noqa: E402 (the line above finds it)
+
 
 def repository() -> str:
     """Web address of the repository that Colab and Binder can open: from the environment, else the GitHub remote."""
@@ -97,18 +99,38 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+ANCHOR = r"\]\(((?:[\w./-]+\.ipynb)?)#((?:[^()]|\([^()]*\))+)\)"  # of JupyterLab, which keeps capitals and colons
+
+
+def with_forms(notebook) -> None:
+    """Below each question of the exercises a place for a form, and what docs/_static/exercises.js needs for it."""
+    bank = lessons.bank()
+    asked = {name: exercise.page() for name, exercise in bank["EXERCISES"].items()}
+    data = {"exercises": asked, "replies": bank["REPLIES"], "enough": bank["ENOUGH"], "near": bank["NEAR"]}
+    for cell in notebook["cells"]:
+        if heading := re.match(r"## ([\w-]+):", "".join(cell["source"])):
+            cell["source"] = f'{"".join(cell["source"])}\n\n<div data-qlung-exercise="{heading[1]}"></div>'
+    text = json.dumps(data).replace("<", "\\u003c")  # no tag ends the script
+    first = notebook["cells"][0]
+    first["source"] = (f'{"".join(first["source"])}\n\n<div data-qlung-progress></div>\n\n'
+                       f'<script type="application/json" id="qlung-exercises">{text}</script>\n'
+                       '<script src="../../_static/exercises.js" defer></script>')  # fmt: skip
+
+
 def read_as_here(app, docname, source):
     """What JupyterLab and GitHub understand, in Sphinx's words: folded cells, anchors, links in outputs, <a id>."""
     if not docname.startswith("notebooks/"):
         source[0] = re.sub(r'<a id="([\w-]+)"></a>', r"[]{#\1}", source[0])
         return
     notebook = json.loads(source[0])
+    if docname == "notebooks/exercises/03_exercises":
+        with_forms(notebook)
     for cell in notebook["cells"]:
         if cell["metadata"].get("jupyter", {}).get("source_hidden"):
             cell["metadata"].setdefault("tags", []).append("hide-input")
         if cell["cell_type"] == "markdown":
             text = "".join(cell["source"])
-            cell["source"] = re.sub(r"\]\(#([^)]+)\)", lambda link: f"](#{slug(link[1].replace('-', ' '))})", text)
+            cell["source"] = re.sub(ANCHOR, lambda at: f"]({at[1]}#{slug(at[2].replace('-', ' '))})", text)
         for output in cell.get("outputs", []):
             if text := "".join(output.get("data", {}).get("text/markdown", "")):
                 output["data"]["text/markdown"] = re.sub(r"(\]\([\w./]+)\.(?:ipynb|md)\b", r"\1.html", text)

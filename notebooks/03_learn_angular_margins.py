@@ -11,7 +11,7 @@
 #
 # In training, a margin asks for more than a correct answer: a clip must lie closer to the
 # direction of its own class than it needs to in order to be classified correctly.
-# Here you build the QLung loss by hand, from an ordinary softmax, in ten small exercises.
+# Here you build the QLung loss, from an ordinary softmax, in ten small exercises.
 #
 # **What you will get:** an understanding of every term of the QLung loss and of its gradient, ten
 # answers of your own that are checked at once, and toy experiments that test what margins promise.
@@ -33,8 +33,9 @@
 # | 10 | 6. Class margins for imbalanced data | 7 |
 # | 15 | 7. Quality-adaptive margins, the QLung loss and its gradient; 8. Feature norm | 8, 9, 10 |
 #
-# To practise, open [exercises/03_exercises.ipynb](exercises/03_exercises.ipynb). It holds the same
-# exercises without the answers.
+# The exercises are answered in [exercises/03_exercises.ipynb](exercises/03_exercises.ipynb), with a
+# number or in code. It checks an answer at once, gives hints, and shows a worked answer when asked.
+# Here no answer is shown: where the lesson needs one, `lessons.answer` fetches it.
 #
 # [Previous: Measure quality](02_measure_quality.ipynb) · [Next: Train](04_train.ipynb) ·
 # [Glossary](../docs/glossary.md) · [All results](../RESULTS.md)
@@ -43,7 +44,7 @@
 profile: str = "demo"
 data: str = ""
 
-# %% tags=["exercise"]
+# %%
 import math
 
 import torch
@@ -192,19 +193,14 @@ assert radial.pop("linear softmax") > 0.5
 assert max(radial.values()) < 1e-5
 print("Only the linear softmax has a gradient along the feature; the others are perpendicular.")
 
-# %% [markdown] tags=["exercise"]
+# %% [markdown]
 # **Exercise margin-1 (angular classifier).** Compute the cosine between every feature of a batch
-# and every prototype.
+# and every prototype. [Answer it](exercises/03_exercises.ipynb#margin-1:-angular-classifier) before
+# you read on. The next cell fetches a worked answer for later sections. `cosines` alone in a cell
+# shows it.
 
-
-# %% tags=["exercise", "solution"]
-def cosines(features, prototypes):
-    """Cosine of every feature [B, d] to every prototype [C, d]: [B, C]."""
-    return F.normalize(features, dim=1) @ F.normalize(prototypes, dim=1).T
-
-
-# %% tags=["exercise"]
-lessons.check("margin-1", cosines)
+# %%
+cosines = lessons.answer("margin-1")
 
 # %% [markdown]
 # ## 2. Scale of the cosines
@@ -215,32 +211,24 @@ lessons.check("margin-1", cosines)
 # $C+C(C-1)\cos\ge 0$). Even this clip keeps a loss well above zero. The logits therefore need a
 # [scale](../docs/glossary.md#scale) $s$: $s\cos\theta_k$.
 
-# %% [markdown] tags=["exercise"]
+# %% [markdown]
 # **Exercise margin-2 (best probability).** Which probability does the best possible clip reach, at
-# scale $s$ with $C$ classes? Its cosine is 1 to its own prototype and $-1/(C-1)$ to the others.
+# scale $s$ with $C$ classes?
+# [Answer it](exercises/03_exercises.ipynb#margin-2:-best-probability).
 
-
-# %% tags=["exercise", "solution"]
-def reachable_probability(scale, n_classes):
-    """Softmax probability of cosine 1 against C - 1 cosines of -1 / (C - 1)."""
-    return 1 / (1 + (n_classes - 1) * math.exp(-scale * n_classes / (n_classes - 1)))
-
-
-# %% tags=["exercise"]
-lessons.check("margin-2", reachable_probability)
-
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-3 (smallest scale).** At which scale does the best possible clip reach 99 % with
-# four classes? Give the number.
-
-# %% tags=["exercise", "solution"]
-scale_needed = (3 / 4) * math.log(3 * 0.99 / 0.01)
-
-# %% tags=["exercise"]
-lessons.check("margin-3", scale_needed)
+# %%
+reachable_probability = lessons.answer("margin-2")
 
 # %% [markdown]
-# The answer to exercise 2 as a curve, for four numbers of classes:
+# **Exercise margin-3 (smallest scale).** At which scale does this clip reach a given probability?
+# [Answer it](exercises/03_exercises.ipynb#margin-3:-smallest-scale).
+
+# %%
+smallest_scale = lessons.answer("margin-3")
+scale_needed = smallest_scale(0.99, 4)
+
+# %% [markdown]
+# The reachable probability as a curve, for four numbers of classes:
 
 # %%
 scales, tables = np.geomspace(0.3, 100, 200), {}
@@ -305,11 +293,11 @@ figures.save(fig, "03-scale", profile, pd.concat([reach, slopes]))
 
 # %% tags=["check"]
 assert math.isclose(reachable_probability(scale_needed, 4), 0.99)
-shortfall = {s: 3 * math.exp(-4 * s / 3) for s in (15, 37)}  # 1 - p, where p is too close to 1
-assert max(shortfall.values()) < 1e-8
+shortfall = {s: 1 - reachable_probability(s, 4) for s in (15, 37)}
+assert shortfall[37] < 1e-15 < shortfall[15] < 1e-8
 print(f"With C = 4 the best possible clip reaches {reachable_probability(1, 4):.1%} at s = 1")
 print(f"and 99 % at s = {scale_needed:.2f}. It falls short of 1 by {shortfall[15]:.0e} at s = 15")
-print(f"and by {shortfall[37]:.0e} at s = 37: neither of the paper's scales is a limit.")
+print("and by less than 1e-15 at s = 37: neither of the paper's scales is a limit.")
 
 # %% [markdown]
 # ## 3. Additive margins: CosFace (cosine) and ArcFace (angle)
@@ -330,48 +318,18 @@ print(f"and by {shortfall[37]:.0e} at s = 37: neither of the paper's scales is a
 # Beyond $\theta_y=\pi-m$ the cosine of $\theta_y+m$ rises again, which would reward a *larger*
 # angle. From there on `qlung.margins` continues with a parabola of the same value and slope.
 
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-4 (ArcFace).** Compute ArcFace's target logit, for $\theta + m \le \pi$. The
-# margin $m$ is in radians.
+# %% [markdown]
+# **Exercise margin-4 (ArcFace).** Compute ArcFace's target logit, for $\theta + m \le \pi$.
+# [Answer it](exercises/03_exercises.ipynb#margin-4:-ArcFace).
 
-
-# %% tags=["exercise", "solution"]
-def arcface_logit(cosine, margin, scale):
-    """scale * cos(theta + margin), for the cosine [B] of theta."""
-    return scale * torch.cos(torch.acos(cosine) + margin)
-
-
-# %% tags=["exercise"]
-lessons.check("margin-4", arcface_logit)
-
-# %% [markdown] tags=["exercise"]
+# %% [markdown]
 # **Exercise margin-5 (all logits).** Compute all logits of a batch. Only the target class gets the
 # margin; every class gets the scale.
+# [Answer it](exercises/03_exercises.ipynb#margin-5:-all-logits).
 
-
-# %% tags=["exercise", "solution"]
-def margin_logits(cosine, target, margin, scale):
-    """Logits [B, C] from cosines [B, C], classes [B], a margin [rad] and a scale."""
-    picked = cosine.gather(1, target[:, None])
-    return scale * cosine.scatter(1, target[:, None], torch.cos(torch.acos(picked) + margin))
-
-
-# %% tags=["exercise"]
-lessons.check("margin-5", margin_logits)
-
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-6 (inference).** Predict the class of clips whose true class is unknown. You get
-# everything that training used. Use only what you need.
-
-
-# %% tags=["exercise", "solution"]
-def predict(cosine, class_margin, scale):
-    """Class index [B] from cosines [B, C]."""
-    return cosine.argmax(dim=1)
-
-
-# %% tags=["exercise"]
-lessons.check("margin-6", predict)
+# %% [markdown]
+# **Exercise margin-6 (inference).** Predict the class of clips whose true class is unknown.
+# [Answer it](exercises/03_exercises.ipynb#margin-6:-inference).
 
 # %% [markdown]
 # What does a margin change? We compare target logit and gradient of four losses at every angle. The
@@ -460,10 +418,11 @@ figures.save(fig, "03-cosine-or-angle", profile, gaps)
 #
 # The formula $\cos(\theta_y+m)$ fits on one line. Why do public implementations disagree on it?
 # Here are six versions, all modelled on public code. `c` is the target's cosine and `m` the margin;
-# the scale is left out. The first two go through the angle:
+# the scale is left out. The first two go through the angle. Their cell is folded, because they also
+# answer exercise margin-4; open it when you have solved that.
 
 
-# %%
+# %% jupyter={"source_hidden": true}
 def naive(c, m):
     return torch.cos(torch.acos(c) + m)
 
@@ -899,22 +858,13 @@ print("At scale 64 the classes lie less than half as far apart as at scale 4.3."
 # | LDAM | in proportion to $n_y^{-1/4}$ | subtracted from the cosine |
 # | logit adjustment | $\log\pi_k$ | added to **every** logit |
 
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-7 (class margin).** Compute the log-scaled class margin: minus the logarithm of
-# the class frequency, times `target`, divided by $\log C$. Here `target` is the angle $m_{\rm
-# target}$ of the table above, not the true class of a clip. Which margin does a class with
-# frequency $1/C$ get?
+# %% [markdown]
+# **Exercise margin-7 (class margin).** Compute QLung's class margin from the clips per class. Which
+# margin does a class with frequency $1/C$ get?
+# [Answer it](exercises/03_exercises.ipynb#margin-7:-class-margin).
 
-
-# %% tags=["exercise", "solution"]
-def log_class_margin(counts, target):
-    """Margin [C, rad] from clips per class [C]; a balanced class gets `target`."""
-    frequency = counts / counts.sum()
-    return -target * frequency.log() / math.log(len(counts))
-
-
-# %% tags=["exercise"]
-lessons.check("margin-7", log_class_margin)
+# %%
+log_class_margin = lessons.answer("margin-7")
 
 # %% [markdown]
 # How do the three compare? We draw them against the frequency of the class. Logit adjustment
@@ -922,9 +872,10 @@ lessons.check("margin-7", log_class_margin)
 # points are the classes of ICBHI, the corpus of the 2017 International Conference on Biomedical and
 # Health Informatics (training clips of the official split, as the paper gives them). For logit
 # adjustment we draw the difference to all other classes taken together,
-# $\log\frac{1-\pi_y}{\pi_y}$, divided by 15.
+# $\log\frac{1-\pi_y}{\pi_y}$, divided by 15. The formulas are folded: one of them answers exercise
+# margin-7.
 
-# %%
+# %% jupyter={"source_hidden": true}
 icbhi_counts = torch.tensor([2063, 1215, 501, 363])
 frequency = torch.logspace(-4, math.log10(0.97), 200)
 corrections = pd.DataFrame({
@@ -1079,36 +1030,19 @@ for name, value in change.items():
 # angular classifier at scale $s_a$, without a margin. The second is the cross-entropy at scale
 # $s_d$, with the margin $m_d$ on the target's angle.
 
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-8 (QLung's margin).** Compute
-# $m_d=\gamma\,\kappa\,\mathrm{AQS}+(1-\gamma)\,m_c(y)$ for every clip. AQS is its audio-quality
-# score, $y$ its class.
+# %% [markdown]
+# **Exercise margin-8 (QLung's margin).** Compute $m_d$ for every clip.
+# [Answer it](exercises/03_exercises.ipynb#margin-8:-QLung's-margin).
 
+# %%
+qlung_margin = lessons.answer("margin-8")
 
-# %% tags=["exercise", "solution"]
-def qlung_margin(aqs, class_margin, target, gamma, kappa):
-    """m_d [B, rad] from quality [B], class margins [C, rad] and classes [B]."""
-    return gamma * kappa * aqs + (1 - gamma) * class_margin[target]
+# %% [markdown]
+# **Exercise margin-9 (QLung loss).** Compute the sum of the two cross-entropies.
+# [Answer it](exercises/03_exercises.ipynb#margin-9:-QLung-loss).
 
-
-# %% tags=["exercise"]
-lessons.check("margin-8", qlung_margin)
-
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-9 (QLung loss).** Add two cross-entropies on the same cosines: one without a
-# margin at scale `scale_cls`, plus $\lambda$ times one with the margin at scale `scale_margin`.
-
-
-# %% tags=["exercise", "solution"]
-def qlung_loss(cosine, target, margin, scale_cls, scale_margin, lam):
-    """Scalar loss from cosines [B, C], classes [B] and margins [B, rad]."""
-    loss_cls = F.cross_entropy(scale_cls * cosine, target)
-    logits = margins.angular_margin_logits(cosine, target, margin, scale_margin)
-    return loss_cls + lam * F.cross_entropy(logits, target)
-
-
-# %% tags=["exercise"]
-lessons.check("margin-9", qlung_loss)
+# %%
+qlung_loss = lessons.answer("margin-9")
 
 # %% [markdown]
 # Is that the library's loss? We compare both on random cosines, with the paper's settings.
@@ -1119,28 +1053,18 @@ margin = qlung_margin(aqs, log_class_margin(icbhi_counts, 0.2), target, gamma=0.
 by_hand = qlung_loss(cosine, target, margin, scale_cls=37.0, scale_margin=15.0, lam=0.4)
 library = margins.QLungLoss(icbhi_counts)(cosine, target, aqs)
 assert torch.allclose(by_hand, library, rtol=1e-5)
-print("Your answers 7, 8 and 9 together are qlung.margins.QLungLoss with the paper's settings.")
+print("Exercises 7, 8 and 9 together are qlung.margins.QLungLoss with the paper's settings.")
 
 # %% [markdown]
 # ### The gradient of the QLung loss
 #
 # What does a training step do to a clip? We start with two classes, as in the figures above.
 
-# %% [markdown] tags=["exercise"]
-# **Exercise margin-10 (gradient in the angle).** There is one other class. Its logit is
-# $s\cdot$`other`, where `other` is a fixed cosine; the target's logit is $s\cos(\theta+m)$. Compute
-# the gradient $dL/d\theta$ of the cross-entropy.
-
-
-# %% tags=["exercise", "solution"]
-def angle_gradient(theta, margin, scale, other):
-    """dL/dtheta [B, 1/rad] of the two-class loss at angles theta [B, rad]."""
-    q = torch.sigmoid(scale * (torch.cos(theta + margin) - other))  # probability of the target
-    return scale * (1 - q) * torch.sin(theta + margin)
-
-
-# %% tags=["exercise"]
-lessons.check("margin-10", angle_gradient)
+# %% [markdown]
+# **Exercise margin-10 (gradient in the angle).** There is one other class, with a fixed cosine.
+# Compute the gradient $dL/d\theta$ of the cross-entropy.
+# [Answer it](exercises/03_exercises.ipynb#margin-10:-gradient-in-the-angle) before you read on: the
+# next formula holds for any number of classes.
 
 # %% [markdown]
 # For all classes and both terms, the gradient in the feature is
@@ -1172,7 +1096,7 @@ def cosine_gradient(cosine, target, margin, scale_cls=37.0, scale_margin=15.0, l
 def feature_gradient(x, prototypes, target, margin):
     """dL/dx [B, d]: the part of g's sum that is perpendicular to x, divided by its length."""
     unit, w = F.normalize(x, dim=1), F.normalize(prototypes, dim=1)
-    summed = cosine_gradient(unit @ w.T, target, margin) @ w
+    summed = cosine_gradient(cosines(x, prototypes), target, margin) @ w
     return (summed - (summed * unit).sum(1, keepdim=True) * unit) / x.norm(dim=1, keepdim=True)
 
 
@@ -1328,19 +1252,18 @@ script = (paths.ROOT / "docs" / "_static" / "playground.js").read_text(encoding=
 HTML(f'<div data-qlung-board="margins">This board needs JavaScript.</div>\n<script>{script}</script>')
 
 # %% [markdown]
-# The same margins and forces in Python, of the margin loss:
+# The same forces in Python, of the margin loss:
 
 # %%
 ANGLES = torch.linspace(1e-3, math.pi / 2, 181)
 
 
 def two_classes(scale, target, imbalance, aqs):
-    """Margin from class and from quality [rad] and gradient [181], per class."""
-    class_margins = 0.5 * margins.class_margin(torch.tensor([imbalance, 1.0]), target)
-    by_quality, rows = 0.5 * 0.5 * aqs, {}
-    for name, by_class in zip(("common", "rare"), class_margins.tolist(), strict=True):
-        _, gradient = logit_and_gradient(ANGLES, by_class + by_quality, scale, other=torch.sin)
-        rows[name] = by_class, by_quality, gradient
+    """Gradient [181, 1/rad] per class."""
+    qlung = margins.QLungLoss([imbalance, 1.0], target=target)
+    both, rows = qlung.margin(torch.arange(2), torch.full((2,), aqs)), {}
+    for name, margin in zip(("common", "rare"), both.tolist(), strict=True):
+        _, rows[name] = logit_and_gradient(ANGLES, margin, scale, other=torch.sin)
     return rows
 
 
@@ -1351,7 +1274,7 @@ def two_classes(scale, target, imbalance, aqs):
 # %% tags=["check"]
 start = {}
 for aqs in (0.0, 1.0):
-    for name, (*_, gradient) in two_classes(15.0, 0.2, 6.0, aqs).items():
+    for name, gradient in two_classes(15.0, 0.2, 6.0, aqs).items():
         start[name, aqs] = float(ANGLES[gradient > 0.5 * 15].min())
 assert start["common", 1.0] < start["common", 0.0]
 assert start["rare", 1.0] < start["rare", 0.0] < start["common", 0.0]
@@ -1387,8 +1310,7 @@ print("A clip of the rare class is moved from a smaller angle on than one of the
 # - Invert the quality in `qlung_objective` (`1 - quality(...)`). Does held-out accuracy change?
 # - Give AdaFace the true quality instead of the norm. Which direction of the margin helps the noisy
 #   half of the clips?
-# - Open [exercises/03_exercises.ipynb](exercises/03_exercises.ipynb) and build the loss again
-#   without looking.
+# - Open [exercises/03_exercises.ipynb](exercises/03_exercises.ipynb) and build the loss yourself.
 #
 # [Previous: Measure quality](02_measure_quality.ipynb) · [Next: Train](04_train.ipynb) ·
 # [Glossary](../docs/glossary.md) · [All results](../RESULTS.md)

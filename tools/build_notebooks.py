@@ -3,14 +3,16 @@
     python tools/build_notebooks.py             # every notebook, and the exercises: `make notebooks`
     python tools/build_notebooks.py NAME ...    # some notebooks, such as 03_learn_angular_margins, and the exercises
 
-The exercise notebook is made of the lesson's own cells: those tagged "exercise" are carried over, and those that are
-also tagged "solution" lose their answers.
+The exercise notebook is made of the exercise bank, notebooks/exercises/answers.py: its theory and questions, and its
+worked answers without their bodies.
 """
 
 import ast
 import functools
 import hashlib
+import inspect
 import sys
+import textwrap
 from pathlib import Path
 
 import jupytext
@@ -18,10 +20,30 @@ import nbformat
 from nbclient import NotebookClient
 
 from qlung import paths
-from qlung.book import engine, notebooks
+from qlung.book import engine, lessons, notebooks
 from qlung.errors import ConfigError, QlungError
 
-LESSON = paths.NOTEBOOKS / "03_learn_angular_margins.py"
+EXERCISES = paths.NOTEBOOKS / "exercises" / "03_exercises.py"
+INTRODUCTION = (
+    "# Practise: angular margins and operating points",
+    "Answer each exercise by hand, with a number, or in code, with a function; either one counts as solved. On the web "
+    "site a number can be typed into the page. A number is right if it is correctly rounded to two or more significant "
+    "digits, or to as many as the question asks for.",
+    'The check says what is wrong. If that is not enough, `lessons.hint("margin-1", 1)` says which step is next, '
+    '`lessons.hint("margin-1", 2)` gives the formula, and `lessons.answer("margin-1")` the worked answer.',
+    "Work in your own copy, `notebooks/exercises/mine/03_exercises.ipynb`: `make lab` makes it, nothing overwrites it, "
+    "and what you have solved is remembered beside it.",
+)
+IMPORTS = """# ruff: noqa: F401 (your answers use them, the stubs do not)
+import math
+
+import torch
+from torch.nn import functional as F
+
+from qlung import margins
+from qlung.book import lessons
+
+torch.set_num_threads(1)  # the tensors here are small"""
 
 
 def new_notebook(cells: list, name: str) -> nbformat.NotebookNode:
@@ -55,48 +77,44 @@ def build(names: list[str], progress) -> list[Path]:
         return [engine.result(name, future) for name, future in engine.run(client, tasks, progress)]
 
 
-def stub(source: str) -> str:
-    """A solution cell with its answers taken out: signatures and docstrings stay, bodies and values become ``...``."""
-    lines, chunks = source.splitlines(), []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            documented = ast.get_docstring(node) is not None
-            last = node.body[0].end_lineno if documented else node.body[0].lineno - 1
-            chunks.append("\n".join([*lines[node.lineno - 1 : last], "    ...  # your code"]))
-        elif isinstance(node, ast.Assign):
-            chunks.append(f"{ast.unparse(node.targets[0])} = ...  # your answer")
-        else:
-            raise ConfigError(f"a solution cell holds functions and assignments only, not: {ast.unparse(node)}")
-    return "\n\n\n".join(chunks)
+def stub(function) -> str:
+    """A worked answer with its body taken out: signature and docstring stay."""
+    source = inspect.getsource(function)
+    node = ast.parse(source).body[0]
+    return "\n".join([*source.splitlines()[: node.body[0].end_lineno], "    ...  # your code"])
 
 
-def exercises(lesson: Path = LESSON) -> dict[str, str]:
-    """The exercise notebook of a lesson as {file name: text}, .ipynb and .py; the same bytes every time."""
-    stem = f"{lesson.stem.split('_')[0]}_exercises"
-    intro = (
-        f"# Practise: {lesson.stem.split('_', 1)[1].replace('_', ' ')}\n\n"
-        "Replace each `...`, run the cell below it and read what it says.\n"
-        f"Work in your own copy, `notebooks/exercises/mine/{stem}.ipynb`: `make lab` makes it, nothing overwrites it.\n"
-        f"Worked answers are in `{lesson.stem}.ipynb`, from which this notebook is made."
-    )
-    cells = [nbformat.v4.new_markdown_cell(intro)]
-    for cell in jupytext.read(lesson).cells:
-        tags = cell.metadata.get("tags", [])
-        if "exercise" in tags:
-            make = nbformat.v4.new_markdown_cell if cell.cell_type == "markdown" else nbformat.v4.new_code_cell
-            cells.append(make(stub(cell.source) if "solution" in tags else cell.source))
-    imports = next(cell for cell in cells if cell.cell_type == "code")
-    imports.source = f"# ruff: noqa: F401 (your answers use them, the stubs do not)\n{imports.source}"
-    book = new_notebook(cells, stem)
-    as_in_lab = jupytext.config.load_jupytext_config(str(lesson))
+def wrapped(*paragraphs: str) -> str:
+    """Markdown of at most 98 columns; tables stay as they are."""
+    parts = "\n\n".join(paragraphs).split("\n\n")
+    fill = functools.partial(textwrap.fill, width=98, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(part if part.startswith(("|", "#")) else fill(part) for part in parts)
+
+
+def exercises() -> dict[str, str]:
+    """The exercise notebook as {file name: text}, .ipynb and .py; the same bytes every time."""
+    markdown, code = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell
+    cells = [markdown(wrapped(*INTRODUCTION)), code(IMPORTS)]
+    for name, exercise in lessons.bank()["EXERCISES"].items():
+        unit = f" [{exercise.unit}]" if exercise.unit else ""
+        cells += [
+            markdown(wrapped(f"## {name}: {exercise.title}", exercise.theory, f"**By hand.** {exercise.question}")),
+            code(f'lessons.check("{name}", ...)  # your number{unit} in place of the dots'),
+            markdown(wrapped(f"**In code.** {exercise.task}")),
+            code(stub(exercise.answer)),
+            code(f'lessons.check("{name}", {exercise.answer.__name__})'),
+        ]
+    cells += [markdown("How many are solved, today and before:"), code("lessons.progress()")]
+    book = new_notebook(cells, EXERCISES.stem)
+    as_in_lab = jupytext.config.load_jupytext_config(str(EXERCISES))
     script = jupytext.writes(book, fmt="py:percent", config=as_in_lab)
-    return {f"{stem}.ipynb": nbformat.writes(book) + "\n", f"{stem}.py": script}
+    return {f"{EXERCISES.stem}.ipynb": nbformat.writes(book) + "\n", f"{EXERCISES.stem}.py": script}
 
 
-def write_exercises(lesson: Path = LESSON) -> None:
-    """Write the exercise notebook beside the lesson, in exercises/."""
-    for name, text in exercises(lesson).items():
-        target = lesson.parent / "exercises" / name
+def write_exercises() -> None:
+    """Write the exercise notebook, both files."""
+    for name, text in exercises().items():
+        target = EXERCISES.parent / name
         paths.write_atomically(target, lambda part, text=text: part.write_text(text, encoding="utf-8"))
 
 

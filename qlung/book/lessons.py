@@ -1,54 +1,55 @@
-"""Check answers to the exercises of notebook 03, and explain the usual mistakes."""
+"""Check answers to the exercises, by hand or in code, explain the usual mistakes, and count what is solved."""
 
-import copy
 import functools
-import inspect
 import runpy
-from dataclasses import dataclass
-
-import torch
-from torch import Tensor
 
 from .. import paths
-from ..errors import ConfigError
+from ..errors import ConfigError, choices
 
 ANSWERS = paths.NOTEBOOKS / "exercises" / "answers.py"
+SOLVED = ANSWERS.parent / "mine" / "solved"  # an empty file per solved exercise; git ignores it
 
 
 @functools.cache
-def answers() -> dict:
-    """The exercise bank beside the lesson: reference answers, usual mistakes and their explanations, by name."""
-    return runpy.run_path(str(ANSWERS))["EXERCISES"]
+def bank() -> dict:
+    """What the exercise bank beside the lesson defines: EXERCISES by name, REPLIES to any answer."""
+    return runpy.run_path(str(ANSWERS))
 
 
-@dataclass(frozen=True, repr=False)
-class Feedback:
-    """Whether an answer is right, and why; true in a condition if it is."""
+def _exercise(name: str):
+    exercises = bank()["EXERCISES"]
+    if name not in exercises:
+        raise ConfigError(f"there is no exercise '{name}': {choices(name, exercises)}")
+    return exercises[name]
 
-    right: bool
-    text: str
+
+class Feedback(str):
+    """Sentences for a reader; true in a condition if the answer is right."""
+
+    right = False
 
     def __bool__(self) -> bool:
         return self.right
 
     def __repr__(self) -> str:
-        return f"{'Right.' if self.right else 'Not yet.'} {self.text}"
+        return str(self)
 
 
 def check(name: str, answer) -> Feedback:
-    """Say whether an answer is right, and why.
+    """Say whether an answer is right, or what is wrong with it.
 
     Parameters
     ----------
     name : str
-        "margin-1" to "margin-10".
-    answer : callable or value
-        The function asked for, or its value on the first of the exercise's inputs.
+        "margin-1" to "margin-10", "operating-1".
+    answer : callable or float
+        The function asked for, or the number asked for. A number is right if it is correctly rounded
+        to two or more significant digits, or to as many as the question asks for.
 
     Returns
     -------
     feedback : Feedback
-        Prints as a sentence; true if right.
+        Prints as sentences; true if right. What is solved is kept in notebooks/exercises/mine/.
 
     Raises
     ------
@@ -57,47 +58,34 @@ def check(name: str, answer) -> Feedback:
 
     Examples
     --------
-    >>> check("margin-3", 4.27)
-    Right. Four classes need no more than a scale of 4.3: larger ones, such as 37, change the gradient, not the peak.
+    >>> check("margin-3", 2.01)
+    Not yet. That is the logarithm to base 10; the softmax uses e: take the natural logarithm.
+    The next step: lessons.hint("margin-3", 1)
     """
-    bank = answers()
-    if name not in bank:
-        raise ConfigError(f"there is no exercise '{name}': choose from {', '.join(bank)}")
-    exercise = bank[name]
-    cases = exercise.cases if callable(answer) else exercise.cases[:1]
-    try:
-        given = [answer(*copy.deepcopy(case)) if callable(answer) else answer for case in cases]
-    except Exception as error:  # whatever a learner's function raises is an answer to explain, not a failure of ours
-        return Feedback(False, f"Your function stopped with {type(error).__name__}: {error}. {exercise.hint}")
-    if any(value is None or value is ... for value in given):
-        return Feedback(False, f"The answer is still empty. {exercise.hint}")
-    wanted = [exercise.reference(*case) for case in cases]
-    if all(map(_same, given, wanted)):
-        return Feedback(True, exercise.why)
-    for wrong, explanation in exercise.mistakes:
-        if all(_same(value, wrong(*case)) for value, case in zip(given, cases, strict=True)):
-            return Feedback(False, explanation)
-    at = next(i for i, value in enumerate(given) if not _same(value, wanted[i]))
-    names = inspect.signature(exercise.reference).parameters
-    inputs = ", ".join(f"{name}={_show(value)}" for name, value in zip(names, cases[at], strict=False))
-    compared = f"correct answer {_show(wanted[at])}, your answer {_show(given[at])}"
-    return Feedback(False, f"{f'For {inputs}: ' if inputs else ''}{compared}. {exercise.hint}")
+    exercise = _exercise(name)
+    if fault := exercise.fault(answer):
+        return Feedback(f'Not yet. {fault}\nThe next step: lessons.hint("{name}", 1)')
+    paths.write_atomically(SOLVED / name, lambda part: part.touch())
+    feedback = Feedback(f"Right. {exercise.why} {progress()}")
+    feedback.right = True
+    return feedback
 
 
-def _same(given, wanted) -> bool:
-    try:
-        given = torch.as_tensor(given, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        return False
-    wanted = torch.as_tensor(wanted, dtype=torch.float64)
-    return given.shape == wanted.shape and torch.allclose(given, wanted, rtol=2e-3, atol=1e-5)
+def hint(name: str, stage: int) -> Feedback:
+    """Stage 1: which step; stage 2: the formula."""
+    hints = _exercise(name).hints
+    if stage not in (1, 2):
+        raise ConfigError(f"there is no stage {stage!r}: 1 is the step, 2 the formula")
+    more = ('hint("{}", 2)', 'answer("{}")')[stage - 1].format(name)
+    return Feedback(f"{hints[stage - 1]}\nMore: lessons.{more}")
 
 
-def _show(value) -> str:
-    if isinstance(value, Tensor) and value.numel() <= 12:
-        value = value.tolist()
-    elif isinstance(value, Tensor):
-        return f"[a tensor of shape {tuple(value.shape)}]"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_show, value))}]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def answer(name: str):
+    """The worked answer: a function; shown, it is its source and the number for the question by hand."""
+    return _exercise(name)
+
+
+def progress() -> Feedback:
+    """How many exercises were solved, by hand or in code, since notebooks/exercises/mine/solved was last deleted."""
+    names = bank()["EXERCISES"]
+    return Feedback(f"{sum((SOLVED / name).is_file() for name in names)} of {len(names)} solved.")
