@@ -125,6 +125,7 @@ def read_as_here(app, docname, source):
     notebook = json.loads(source[0])
     if docname == "notebooks/exercises/03_exercises":
         with_forms(notebook)
+        app.env.note_dependency(str(lessons.ANSWERS), docname=docname)
     for cell in notebook["cells"]:
         if cell["metadata"].get("jupyter", {}).get("source_hidden"):
             cell["metadata"].setdefault("tags", []).append("hide-input")

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from qlung import margins, paths, quality
 from qlung.audio.frontends import mel_bank
+from qlung.book import lessons
 from qlung.quality.aqs import entropy_nats
 
 CHROMIUM = shutil.which("chromium")
@@ -39,6 +40,8 @@ pytestmark = pytest.mark.skipif(
 )
 SCRIPT = paths.ROOT / "docs" / "_static" / "playground.js"
 PLAYGROUND, LESSON = "docs/playground.html", "notebooks/03_learn_angular_margins.html"
+PRACTICE = "notebooks/exercises/03_exercises.html"
+EXERCISES = lessons.bank()["EXERCISES"]
 ADDRESS = re.compile(r"https?://")
 
 
@@ -221,7 +224,7 @@ def test_sound_plays(address, site, page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("where", ["docs/index.html", PLAYGROUND, LESSON, "docs/api.html",
+@pytest.mark.parametrize("where", ["docs/index.html", PLAYGROUND, LESSON, PRACTICE, "docs/api.html",
                                    "docs/handout.html", "RESULTS.html"])  # fmt: skip
 def test_axe_finds_nothing_serious(address, browser, where, scheme):
     from axe_playwright_python.sync_playwright import Axe
@@ -234,7 +237,7 @@ def test_axe_finds_nothing_serious(address, browser, where, scheme):
         assert not [one for one in found if one[1] in ("serious", "critical")]
 
 
-@pytest.mark.parametrize("where", ["docs/index.html", PLAYGROUND, LESSON, "docs/api.html", "RESULTS.html",
+@pytest.mark.parametrize("where", ["docs/index.html", PLAYGROUND, LESSON, PRACTICE, "docs/api.html", "RESULTS.html",
                                    "README.html", "docs/handout.html", "docs/bad-inputs.html"])  # fmt: skip
 def test_a_phone_never_scrolls_sideways(address, browser, where):
     with new_page(browser, 390, has_touch=True, is_mobile=True) as page:
@@ -439,6 +442,148 @@ def test_a_benchmark_reports_the_time_of_a_move():
     report = json.loads(done.stdout)
     assert {"margins", "quality"} == set(report["boards"])
     assert all(board["ms_per_move"]["median"] > 0 for board in report["boards"].values())
+
+
+# ---- exercises in the page -----------------------------------------------------------------------------------------
+
+
+def form_of(page, name: str):
+    return page.get_by_role("form", name=f"Answer to {name}", exact=True)
+
+
+def answer(page, name: str, typed: str) -> str:
+    """Type an answer, press Enter, and read what the page says."""
+    form = form_of(page, name)
+    form.get_by_role("textbox").fill(typed)
+    page.keyboard.press("Enter")
+    return form.get_by_role("status").inner_text()
+
+
+def some_answers(exercise) -> list[float]:
+    """Right ones, rounded to all digits; the mistakes, rounded; cut off, one unit beside, scaled, and any."""
+    page = exercise.page()
+    right, found = page["value"], [0.0, 1.0, -1.0, 0.5, 123456.0, 1e-9]
+    for digits in range(1, 9):
+        unit = 10.0 ** (math.floor(math.log10(abs(right))) + 1 - digits)
+        found += [float(f"{value:.{digits - 1}e}") for value in (right, *(value for value, _ in page["mistakes"]))]
+        found += [float(f"{k * unit:.7g}") for k in (right // unit, right // unit + 1, right // unit - 1)]
+    return found + [right * by for by in (-1, 0.5, 0.97, 0.99, 0.999, 0.9999, 1.0001, 1.001, 1.01, 1.03, 2, 100)]
+
+
+def test_the_page_says_what_python_says(address, page):
+    """Of right, rounded, cut, near and mistaken numbers, for every exercise."""
+    page.goto(f"{address}/{PRACTICE}")
+    asked = {name: some_answers(exercise) for name, exercise in EXERCISES.items()}
+    code = """asked => Object.fromEntries(Object.entries(asked).map(([name, typed]) =>
+      [name, typed.map(one => qlungExercises.fault(name, one))]))"""
+    said = page.evaluate(code, {name: [repr(number) for number in numbers] for name, numbers in asked.items()})
+    replies = {"right": 0, "mistake": 0} | dict.fromkeys(lessons.bank()["REPLIES"].values(), 0)
+    for name, numbers in asked.items():
+        known = [text for _, text in EXERCISES[name].page()["mistakes"]]
+        for number, found in zip(numbers, said[name], strict=True):
+            assert found == EXERCISES[name].fault(number), (name, number)
+            kind = "mistake" if found in known else found or "right"
+            replies[kind] = replies.get(kind, 0) + 1
+    assert min(replies["right"], replies["mistake"]) > 50
+    for kind in ("sign", "cut", "large", "small"):
+        assert replies[lessons.bank()["REPLIES"][kind]] > 5, kind
+    for typed, number in {"": None, "four": "four", " 4,63 ": 4.63, "−4.63": -4.63, "NaN": math.nan}.items():
+        assert page.evaluate("typed => qlungExercises.fault('margin-3', typed)", typed) == EXERCISES["margin-3"].fault(
+            number
+        ), typed
+
+
+def test_every_exercise_has_a_form_below_its_question(address, page):
+    page.goto(f"{address}/{PRACTICE}")
+    assert page.locator("form.qlung-exercise").count() == len(EXERCISES)
+    for name, exercise in EXERCISES.items():
+        form = form_of(page, name)
+        unit = f" [{exercise.unit}]" if exercise.unit else ""
+        assert form.get_by_label(f"Your number{unit}", exact=True).count() == 1
+        section = page.locator("section", has=form).last
+        assert exercise.title in section.locator("h2").inner_text().replace("’", "'")
+        assert "By hand." in section.inner_text()
+
+
+def test_a_mistake_is_named_hints_come_in_stages_and_the_answer_when_asked(address, page):
+    page.goto(f"{address}/{PRACTICE}")
+    form, exercise = form_of(page, "margin-7"), EXERCISES["margin-7"]
+    assert "divide the counts by their sum first" in answer(page, "margin-7", f"{-0.2 * math.log(100):.3f}")
+    assert form.get_by_role("textbox").get_attribute("aria-invalid") is not None
+    form.get_by_role("button", name="Hint: which step?").click()
+    assert exercise.hints[0] in form.get_by_role("status").inner_text()
+    form.get_by_role("button", name="Hint: the formula").click()
+    assert exercise.hints[1] in form.get_by_role("status").inner_text()
+    assert "0.3907" not in form.inner_text()
+    form.get_by_role("button", name="Show the answer").click()
+    assert "The answer is 0.3907 rad." in form.inner_text()
+    assert "def log_class_margin" in form.inner_text()
+    assert "0 of" in page.locator(".qlung-progress").inner_text()
+    assert answer(page, "margin-7", "0.39").startswith("Right.")
+    assert form.get_by_role("textbox").get_attribute("aria-invalid") is None
+
+
+def test_the_count_stays_in_the_browser(address, page):
+    page.goto(f"{address}/{PRACTICE}")
+    progress, total = page.locator(".qlung-progress"), len(EXERCISES)
+    assert f"0 of {total} solved" in progress.inner_text()
+    assert not progress.get_by_role("button").is_visible()
+    for typed in ("4.63", "4.6", "5"):
+        answer(page, "margin-3", typed)
+    answer(page, "operating-1", "20")
+    page.reload()
+    assert f"2 of {total} solved" in progress.inner_text()
+    assert "solved" in form_of(page, "margin-3").inner_text()
+    assert "solved" not in form_of(page, "margin-4").inner_text()
+    page.evaluate("localStorage.setItem('qlung-exercises', '{broken')")
+    page.reload()
+    assert f"0 of {total} solved" in progress.inner_text()
+    answer(page, "margin-3", "4.6")
+    progress.get_by_role("button", name="Start again").click()
+    page.reload()
+    assert f"0 of {total} solved" in progress.inner_text()
+
+
+def test_the_keyboard_answers_an_exercise(address, page):
+    page.goto(f"{address}/{PRACTICE}")
+    form_of(page, "margin-8").get_by_role("textbox").focus()
+    page.keyboard.type("0.38")
+    page.keyboard.press("Enter")
+    assert "Right." in form_of(page, "margin-8").inner_text()
+    reached = []
+    for _ in range(3):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.textContent"))
+    assert reached == ["Check", "Hint: which step?", "Show the answer"]
+    page.keyboard.press("Space")
+    assert "The answer is 0.38 rad." in form_of(page, "margin-8").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_answered_forms_are_accessible_and_fit_a_phone(address, browser, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    with new_page(browser, 390, color_scheme=scheme) as page:
+        page.goto(f"{address}/{PRACTICE}")
+        answer(page, "margin-1", "0.14")
+        answer(page, "margin-2", "0.83")
+        for name, button in (("margin-4", "Hint: which step?"), ("margin-9", "Show the answer")):
+            form_of(page, name).get_by_role("button", name=button).click()
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+        assert not page.errors, page.failed  # axe looks for style sheets at places of its own
+        found = [(one["id"], one["impact"], [node["target"] for node in one["nodes"]][:3])
+                 for one in Axe().run(page).response["violations"]]  # fmt: skip
+        assert not [one for one in found if one[1] in ("serious", "critical")]
+
+
+def test_without_javascript_the_exercises_read_well(address, browser):
+    with new_page(browser, java_script_enabled=False) as page:
+        page.goto(f"{address}/{PRACTICE}")
+        text = page.locator("article").inner_text()
+        assert text.count("By hand.") == text.count("In code.") == len(EXERCISES)
+        assert not page.locator("form.qlung-exercise").count()
+        assert not [name for name, exercise in EXERCISES.items() if exercise.why in text]
 
 
 # ---- JupyterLab ----------------------------------------------------------------------------------------------------

@@ -69,10 +69,10 @@
                                      "aria-describedby": `${id}-said` });
     const hint = element("button", { type: "button" }, "Hint: which step?");
     const answer = element("button", { type: "button" }, "Show the answer");
-    const mark = element("span", { class: "mark" });
+    const mark = element("span", { class: "is-solved" });
     const said = element("div", { id: `${id}-said`, role: "status" });
     const form = element("form", { class: "qlung-exercise", novalidate: "", "aria-label": `Answer to ${name}` },
-      element("div", { class: "row" }, element("label", { for: id }, `Your number${unit}`), field,
+      element("div", { class: "asking" }, element("label", { for: id }, `Your number${unit}`), field,
         element("button", { type: "submit", class: "check" }, "Check"), hint, answer, mark), said);
     const say = (words, kind) => {
       said.className = kind;
@@ -107,7 +107,7 @@
     html[data-theme="dark"] :is(.qlung-exercise, .qlung-progress) { --ink: #9cc7ff; --ok: #86d9a4; --bad: #ffb1a8;
       --edge: #b0b0b0 }
     .qlung-exercise { border-left: 3px solid var(--ink); padding: 0.4rem 0 0.4rem 0.8rem; margin: 0.8rem 0 }
-    .qlung-exercise .row, .qlung-progress { display: flex; flex-wrap: wrap; gap: 0.5rem 0.7rem; align-items: center }
+    .qlung-exercise .asking, .qlung-progress { display: flex; flex-wrap: wrap; gap: 0.5rem 0.7rem; align-items: center }
     .qlung-exercise label { font-weight: 600 }
     :is(.qlung-exercise, .qlung-progress) :is(input, button) { font: inherit; color: inherit; background: transparent;
       border: 1px solid var(--edge); border-radius: 4px; padding: 0.2rem 0.7rem; min-height: 2.4rem; max-width: 100% }
@@ -117,7 +117,7 @@
     .qlung-exercise .check { border: 2px solid var(--ink); font-weight: 600 }
     :is(.qlung-exercise, .qlung-progress) :is(input, button):focus-visible { outline: 3px solid var(--ink);
       outline-offset: 2px }
-    .qlung-exercise .mark { color: var(--ok); font-weight: 600 }
+    .qlung-exercise .is-solved { color: var(--ok); font-weight: 600 }
     .qlung-exercise p { margin: 0.5rem 0 0 }
     .qlung-exercise .right { color: var(--ok) } .qlung-exercise .wrong { color: var(--bad) }
     .qlung-exercise pre { margin: 0.5rem 0 0; max-width: 100%; overflow-x: auto }
