@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -118,6 +119,9 @@ def test_answers_live_in_a_copy_that_nothing_overwrites(project, server):
     save(server, own, lambda book: book["cells"][2].update(source="answer = 42"))
     assert "answer = 42" in (project / own).read_text(encoding="utf-8")
     assert not (project / own).with_suffix(".py").exists()
+    links = re.findall(r"\]\(([^)#]+)", (project / own).read_text(encoding="utf-8"))
+    assert links
+    assert all((project / own).parent.joinpath(link).is_file() for link in links)
     again = """if True:
         import build_notebooks
         from traitlets.config.loader import PyFileConfigLoader

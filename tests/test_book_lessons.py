@@ -252,6 +252,13 @@ def test_the_count_outlives_a_restart_and_counts_an_exercise_once():
     assert "2 of" in lessons.progress()
 
 
+def test_a_right_answer_stays_right_where_nothing_can_be_written(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(lessons, "SOLVED", tmp_path / "file" / "solved")
+    assert lessons.check("margin-3", 4.6)
+    assert "0 of" in lessons.progress()
+
+
 def test_the_count_lies_with_the_readers_answers():
     code = "from qlung.book import lessons; print(lessons.SOLVED)"
     run = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True, text=True, check=True)
