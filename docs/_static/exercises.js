@@ -108,6 +108,7 @@
       --edge: #b0b0b0 }
     .qlung-exercise { border-left: 3px solid var(--ink); padding: 0.4rem 0 0.4rem 0.8rem; margin: 0.8rem 0 }
     .qlung-exercise .asking, .qlung-progress { display: flex; flex-wrap: wrap; gap: 0.5rem 0.7rem; align-items: center }
+    .qlung-progress { margin: 0.8rem 0 }
     .qlung-exercise label { font-weight: 600 }
     :is(.qlung-exercise, .qlung-progress) :is(input, button) { font: inherit; color: inherit; background: transparent;
       border: 1px solid var(--edge); border-radius: 4px; padding: 0.2rem 0.7rem; min-height: 2.4rem; max-width: 100% }
