@@ -12,10 +12,10 @@ from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 
-from qlung import evaluation, paths
+from qlung import backbones, evaluation, paths
 from qlung.book import cli, figures, reproduce, results
 from qlung.corpora import CLASSES
-from qlung.errors import ConfigError, TrainingError
+from qlung.errors import ConfigError, TrainingError, WeightsError
 from qlung.evaluation import claims, geometry
 from qlung.training import experiments, fit, profiles
 
@@ -338,3 +338,24 @@ def test_a_long_study_is_published_row_by_row(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(both[both["method"] != "qlung"].reset_index(drop=True), first)
     assert {record["run"] for record in publish_evidence.records("mine")} == set(both["run"])
     assert set(results.evidence("mine", "histories")["method"]) == {"ce", "qlung"}
+
+
+def test_committed_rows_of_the_frozen_encoder_can_be_trained_again(real_root, tmp_path, monkeypatch):
+    """On this processor, whichever it is: the mean Score of four rows, within the stated band."""
+    try:
+        backbones.mn04_weights()
+    except WeightsError as error:
+        pytest.skip(f"no mn04 weights: {error}")
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
+    which = {"most": 4, "backbone": "mn04_frozen", "method": "ce"}
+    found = results.retrained("sc", str(real_root), **which)
+    assert found["corpus"].tolist() == ["icbhi", "sprsound"]
+    assert found["rows"].tolist() == [4, 4]
+    assert found["agrees"].all(), found
+    always_normal = results.evidence("sc").assign(predicted=0)  # as if other networks had been committed
+    monkeypatch.setattr(results, "evidence", lambda profile: always_normal)
+    again = results.retrained("sc", str(real_root), **which)
+    assert again["Score committed"].tolist() == [50, 50]
+    assert not again["agrees"].any()
+    with pytest.raises(ConfigError, match="'folds' has folds, or no such row"):
+        results.retrained("folds", str(real_root))
