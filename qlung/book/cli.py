@@ -1,4 +1,4 @@
-"""The command line: qlung reproduce | train | sweep | check | data."""
+"""The command line: qlung reproduce | train | sweep | check | listen | data."""
 
 import sys
 from pathlib import Path
@@ -118,6 +118,37 @@ def check(
     predictions = experiments.load_predictions(profile, data)
     results.write_results(profile, predictions)
     show(results.verdicts(profile, predictions), f"claims, judged on profile {profile}")
+
+
+@app.command()
+def listen(
+    files: list[str], profile: str = "", data: str = "", network: str = "", html: str = "", json: str = ""
+) -> None:  # fmt: skip
+    """Classify recordings of your own, window by window, and say how unlike the training recordings they are.
+
+    FILES are WAV, FLAC, OGG or MP3, folders of them, or CORPUS:RECORDING. Not a medical device. --network names a
+    folder, else a profile's run of QLung answers; --html and --json name the page and the file to write.
+    """
+    import pandas as pd
+
+    from . import display, notebooks
+    from . import listen as own
+
+    known, found, rows = own.load(profile, data, network), own.find(files, data), []
+    with notebooks.progress_bar("listening") as progress:
+        for one in own.listen_all(found, known, json, progress):
+            if "error" in one:
+                print(one["error"], file=sys.stderr)
+                continue
+            rows.append(own.summary(one))
+            if len(found) == 1:
+                show(display.readable(own.table(one)[:20].drop(columns=["nearest", "cosine"]), 2), one["name"])
+                console.print(*one["remarks"], f"nearest training clips: {', '.join(one['nearest'])}", sep="\n")
+    show(display.readable(pd.DataFrame(rows), 2), known.about)
+    if html:
+        parameters = {"path": "\n".join(files), "profile": profile, "data": data, "network": str(known.folder)}
+        own.write_page(Path(html), parameters)
+    raise typer.Exit(int(len(rows) < len(found)))
 
 
 @data.command()
