@@ -16,8 +16,8 @@
 # - **Reproduces:** the paper's conclusions.
 # - **Runtime:** seconds once the runs of notebook 05 are there.
 #
-# Previous: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) · Back to the start:
-# [Start here](00_start_here.ipynb) · [Glossary](../docs/glossary.md) ·
+# Previous: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) ·
+# Next: [Listen to a recording](09_listen_to_a_recording.ipynb) · [Glossary](../docs/glossary.md) ·
 # [Results of the committed studies](../RESULTS.md) · your own: `runs/<profile>/results.md`
 
 # %% [markdown]
@@ -548,5 +548,5 @@ gains.round(2).groupby(level=0).agg(list).to_dict()
 # - Which claim would you judge first with a day of GPU, and how many seeds does the interval ask for?
 # - Write a claim of your own as a row of `claims.toml`. This notebook judges it without a line of code.
 #
-# Previous: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) · Back to the start:
-# [Start here](00_start_here.ipynb) · [Glossary](../docs/glossary.md)
+# Previous: [Evaluate on SPRSound](07_evaluate_sprsound.ipynb) ·
+# Next: [Listen to a recording](09_listen_to_a_recording.ipynb) · [Glossary](../docs/glossary.md)

@@ -37,7 +37,7 @@ def tags(cell) -> list:
 
 def test_the_book_is_complete():
     assert [path.stem[:2] for path in SOURCES] == [f"{n:02d}" for n in range(len(SOURCES))]
-    assert len(SOURCES) == 9
+    assert len(SOURCES) == 10
 
 
 @BOOK
