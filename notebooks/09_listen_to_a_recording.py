@@ -191,9 +191,8 @@ def draw_sound(top, middle, one: dict, samples: np.ndarray, rate: int) -> None:
     level = librosa.amplitude_to_db(power, ref=np.max)
     axes = {"sr": rate, "hop_length": frame // 4, "x_axis": "s", "y_axis": "linear"}
     librosa.display.specshow(level, **axes, ax=middle, vmin=-80)
-    top.set(xlabel="", ylabel="amplitude", title="Waveform, windows and cycles")
+    top.set(xlabel="", ylabel="amplitude")
     middle.set(xlabel="", ylabel="frequency [Hz]", ylim=(0, min(rate / 2, 4000)))
-    middle.set_title("Spectrogram, brighter is louder")
 
 
 # %% jupyter={"source_hidden": true}
@@ -203,8 +202,7 @@ def draw_answers(ax, one: dict) -> None:
     for name in CLASSES:
         style = {"color": figures.CLASS_COLOURS[name], "lw": 2.5, "alpha": 0.8, "label": name}
         ax.hlines(rows[f"P {name}"], rows["start_s"], rows["end_s"], **style)
-    ax.set(xlabel="time [s]", ylabel="probability", ylim=(-0.02, 1.02))
-    ax.set_title("Probability of each class in each window")
+    ax.set(ylabel="probability", ylim=(-0.02, 1.02))
     ax.legend(loc="upper left", ncols=4, bbox_to_anchor=(0, -0.3))
 
 
@@ -214,7 +212,10 @@ for one in (one for one in heard if one["name"] in sounds):
     fig, axes = plt.subplots(3, figsize=(10, 6), sharex=True, height_ratios=[1, 1.4, 1])
     draw_sound(*axes[:2], one, samples, rate)
     draw_answers(axes[2], one)
-    axes[2].set_xlim(0, len(samples) / rate)
+    axes[0].set_title("Waveform, windows and annotated cycles")
+    axes[1].set_title("Spectrogram, brighter is louder")
+    axes[2].set_title("Probability of each class in each window")
+    axes[2].set(xlabel="time [s]", xlim=(0, len(samples) / rate))
     fig.suptitle(one["name"])
     text = f"Waveform, spectrogram and probabilities of {one['name']}; answer: {one['answer']}"
     display(fig, metadata={"image/png": {"alt": text}})
@@ -228,26 +229,20 @@ for one in (one for one in heard if one["name"] in sounds):
 # Grey: the training clips. Coloured: the windows of each recording. A quality far from all grey
 # bars is one that the network never met.
 
-
-# %% jupyter={"source_hidden": true}
-def draw_quality(rows: pd.DataFrame, text: str) -> None:
-    """H, R and AQS of windows over the histograms of the training clips."""
-    fig, axes = plt.subplots(1, 3, figsize=(10, 2.6))
-    labels = {"H": "spectral entropy H", "R": "level R [dBFS]", "AQS": "audio-quality score"}
-    for ax, (name, label) in zip(axes, labels.items(), strict=True):
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
+for one in (one for one in heard if one["answer"]):
+    fig, axes = plt.subplots(1, 3, figsize=(10, 2.8), sharey=True)
+    for ax, name in zip(axes, ("H", "R", "AQS"), strict=True):
         sns.histplot(known.clips[name], bins=30, color=figures.GREY, alpha=0.5, lw=0, ax=ax)
-        for value in rows[name]:
+        for value in listen.table(one)[name].dropna():
             ax.axvline(value, color="#D55E00", lw=1, alpha=0.6)
-        ax.set(xlabel=label, ylabel="training clips")
+    axes[0].set(xlabel="spectral entropy H", ylabel="training clips")
+    axes[1].set_xlabel("level R [dBFS]")
+    axes[2].set_xlabel("audio-quality score (AQS)")
+    text = f"Windows of {one['name']} (lines) and training clips (bars)"
     fig.suptitle(text)
     display(fig, metadata={"image/png": {"alt": text}})
     plt.close(fig)
-
-
-# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-for one in (one for one in heard if one["answer"]):
-    text = f"Windows of {one['name']} (lines) and training clips (bars)"
-    draw_quality(listen.table(one).dropna(), text)
 
 # %% [markdown]
 # The same as numbers, for at most twenty windows of each. A rank is the share of training clips
