@@ -144,7 +144,8 @@ def listen(
             if len(found) == 1:
                 show(display.readable(own.table(one)[:20].drop(columns=["nearest", "cosine"]), 2), one["name"])
                 console.print(*one["remarks"], f"nearest training clips: {', '.join(one['nearest'])}", sep="\n")
-    show(display.readable(pd.DataFrame(rows), 2), known.about)
+    if rows:
+        show(display.readable(pd.DataFrame(rows), 2), known.about)
     if html:
         parameters = {"path": "\n".join(files), "profile": profile, "data": data, "network": str(known.folder)}
         own.write_page(Path(html), parameters)

@@ -69,11 +69,10 @@ class Network:
     def about(self) -> str:
         """What it was trained on, and what it is not good for."""
         corpus, patients = corpora.find(self.clips["corpus"].iloc[0]), self.clips["patient_id"].nunique()
-        name = f"{self.config.name}, trained on {patients} patients of {corpus.name}"
         if not corpus.recorded:
-            return f"{name}, which is synthetic sound: its answer says nothing about a patient."
-        terms = f"{name} ({corpus.entry.get('terms', 'terms unknown')})"
-        return f"{terms}. Not a medical device: nothing about a patient may be decided with it."
+            return f"{self.config.name}: trained on synthetic sound: its answer says nothing about a patient."
+        trained = f"trained on {patients} patients of {corpus.name} ({corpus.entry.get('terms', 'terms unknown')})"
+        return f"{self.config.name}: {trained}. Not a medical device: nothing about a patient may be decided with it."
 
     @torch.inference_mode()
     def answer(self, block: np.ndarray, rate: int, start: float, end: float) -> dict:
