@@ -327,6 +327,10 @@ assert np.allclose(moved.drop("Score, argmax"), 0)
 moved.round(2).to_dict()
 
 # %% [markdown]
+# Two networks with equal Scores, and one that orders the clips better: can you tell which? Try
+# [this exercise](exercises/03_exercises.ipynb#operating-1:-equal-Scores,-different-order).
+
+# %% [markdown]
 # ## Confusion matrices
 #
 # What is confused with what? Rows are the true class. Numbers are percent of a row, summed over seeds.
