@@ -249,18 +249,19 @@ spread.round(2).reset_index()
 # averaged). AUROC alone would hide a badly drawn line between normal and abnormal; the Score alone would hide how well
 # the clips are ordered. The code that makes the sets can't open a test split, and a test of this repository checks it.
 #
-# One setting at a time is changed, for CE and for QLung alike: a recipe tuned for one of them would favour it. There is
-# one seed per row, so a small difference means little.
+# Settings are changed one at a time, for CE and for QLung alike: a recipe tuned for one of them would favour it. There
+# is one seed per row, so a small difference means little. The first change that was tried, batch norm with the
+# pretrained statistics, was worth more than all others could be; so the others are changed from there.
 
 # %%
 ranking = results.evidence("tune", "ranking")
 ranking["of"] = ranking["method"].str.split().str[0]
-ranking["setting"] = ranking["method"].str.partition(" ")[2].replace("", "as the first row of the profile")
+ranking["setting"] = ranking["method"].str.partition(" ")[2].replace("", "none changed")
 sets = [name for name in ranking if name.endswith((" Score", " macro-AUROC"))]
 display.readable(ranking[["of", "setting", *sets, "mean"]], 1)
 
 # %% [markdown]
-# What is a choice worth? Drawn is the mean minus that of the same method without the change.
+# What is a choice worth? Drawn is the mean minus that of the row without the last named setting.
 
 # %% jupyter={"source_hidden": true}
 fig, axes = plt.subplots(1, 2, figsize=(10, 0.14 * len(ranking) + 1.4), sharex=True)
@@ -273,13 +274,22 @@ fig.tight_layout()
 figures.save(fig, "04-recipe", profile, ranking)
 
 # %% [markdown]
-# By the three kinds of sets: the largest gain and the largest loss in Score, over both methods.
+# On each set, by how much does a setting move both measures? The best and the worst change of each.
 
 # %%
-scores = [name for name in sets if name.endswith("Score")]
-base = ranking[ranking["method"] == ranking["of"]].set_index("of")[scores]
-gains = ranking.set_index(["of", "setting"])[scores] - base.loc[ranking["of"]].to_numpy()
-pd.concat({"best": gains.idxmax(), "gain": gains.max(), "worst": gains.idxmin(), "loss": gains.min()}, axis=1).round(1)
+rows = ranking.set_index("method")
+gains = (rows[sets] - rows.loc[rows["against"], sets].to_numpy())[rows["against"] != rows.index]
+pairs = {"best": gains.idxmax(), "gain": gains.max(), "worst": gains.idxmin(), "loss": gains.min()}
+pd.concat(pairs, axis=1).round(1).rename_axis("set and measure").reset_index()
+
+# %% [markdown]
+# **Checked:** with the pretrained statistics of batch norm both methods are better on every set, in both measures. A
+# batch of 16 clips, half hidden behind masks, has other statistics than the clips that are answered later.
+
+# %% tags=["check"]
+frozen = gains.loc[[f"{name} batch_norm=frozen" for name in ("ce", "qlung")]]
+assert (frozen > 0).all(axis=None)
+frozen.round(1).to_dict("index")
 
 # %% [markdown]
 # ## What a run leaves behind

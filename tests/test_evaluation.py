@@ -287,7 +287,8 @@ def test_macro_auroc_is_the_mean_over_classes_against_the_rest(probable):
 def test_settings_are_ranked_by_the_mean_over_development_sets(probable):
     worse = probable.query("method == 'ce'").assign(method="ce lr=1")
     worse["predicted"] = worse["predicted"].where(worse["label"] != 1, 0)
-    sets = [pd.concat([probable, worse]).assign(corpus=name) for name in ("patients", "devices")]
+    both = worse.assign(method="ce lr=1 lam=0")
+    sets = [pd.concat([probable, worse, both]).assign(corpus=name) for name in ("patients", "devices")]
     sets[1] = sets[1].query("patient_id != '3'")
     found = evaluation.ranking(pd.concat(sets, ignore_index=True)).set_index("method")
     assert list(found["mean"]) == sorted(found["mean"], reverse=True)
@@ -300,6 +301,8 @@ def test_settings_are_ranked_by_the_mean_over_development_sets(probable):
     row = found.loc["ce lr=1"]  # the same probabilities: Score alone changes
     assert row["difference"] == pytest.approx(row["mean"] - found.loc["ce", "mean"])
     assert row["low"] < row["difference"] < row["high"] < 0
+    assert found["against"].to_dict() == {"ce": "ce", "qlung": "qlung", "ce lr=1": "ce", "ce lr=1 lam=0": "ce lr=1"}
+    assert found.loc["ce lr=1 lam=0", "difference"] == 0
 
 
 def test_the_bootstrap_of_an_area_is_that_of_areas_computed_again(probable):

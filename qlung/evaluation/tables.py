@@ -96,16 +96,18 @@ def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns method ("ce", "ce lr=0.001", ...), Score and macro-AUROC of every set, mean, and the mean's difference
-        to the row without a changed setting, with its 95 % interval over patients and seeds.
+        Columns method ("ce", "ce lr=0.001", ...), Score and macro-AUROC of every set, mean, against (the row without
+        the last setting, or without any), and the mean's difference to it with its 95 % interval over patients and
+        seeds.
     """
     names = [(name, statistic) for name in predictions["corpus"].unique() for statistic in ("Score", "macro-AUROC")]
     draws = [bootstrap(predictions[predictions["corpus"] == name], statistic) for name, statistic in names]
     mean, rows = sum(draws) / len(draws), []
     for method in mean:
-        gap = mean[method] - mean[method.split()[0]]
+        against = next(name for name in (method.rpartition(" ")[0], method.split()[0]) if name in mean)
+        gap = mean[method] - mean[against]
         measured = {" ".join(name): values[method].iloc[0] for name, values in zip(names, draws, strict=True)}
         low, high = interval(gap)
-        found = {"mean": mean[method].iloc[0], "difference": gap.iloc[0], "low": low, "high": high}
-        rows.append({"method": method} | measured | found)
+        found = {"against": against, "difference": gap.iloc[0], "low": low, "high": high}
+        rows.append({"method": method} | measured | {"mean": mean[method].iloc[0]} | found)
     return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
