@@ -270,7 +270,6 @@ for ax, (name, part) in zip(axes, ranking[ranking["method"] != ranking["of"]].gr
     ax.axvline(0, color="black", lw=0.8)
     ax.set_xlabel("difference of the mean [points], 95 % over patients")
     ax.set_title(figures.METHOD_NAMES[name])
-fig.tight_layout()
 figures.save(fig, "04-recipe", profile, ranking)
 
 # %% [markdown]

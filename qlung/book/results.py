@@ -104,6 +104,7 @@ def page(profile: str, predictions: pd.DataFrame, tables: dict, records: list, h
         differences=markdown(rows.assign(row=rows["row"].map(shown))), runs=runs["run"].nunique(),
         committed="folder" not in runs,  # of a committed study there are records, and no folders
         verdicts=markdown(verdicts(profile, predictions)) if as_paper else "", synthetic=not study.recorded,
+        folds=study.split in ("folds", "tune"),
         primary=markdown(claims.primary(predictions)) if as_paper else "",
     )  # fmt: skip
 
