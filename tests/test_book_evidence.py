@@ -331,7 +331,8 @@ def test_a_long_study_is_published_row_by_row(tmp_path, monkeypatch):
     left = reproduce._unfinished("mine", "", results.committed("mine"))
     assert len(left) == 5
     assert all("qlung" in name for name in left)
-    experiments.train_all("mine", method="qlung")
+    done = CliRunner().invoke(cli.app, ["train", "--profile", "mine", "--rest"])
+    assert "2 rows are committed, the rest is in" in done.output, done.output
     publish_evidence.publish("mine")
     both = results.evidence("mine")
     assert set(both["method"]) == {"ce", "ce lr=0.01", "qlung"}
@@ -352,10 +353,13 @@ def test_committed_rows_of_the_frozen_encoder_can_be_trained_again(real_root, tm
     assert found["corpus"].tolist() == ["icbhi", "sprsound"]
     assert found["rows"].tolist() == [4, 4]
     assert found["agrees"].all(), found
+    command = ["check", "--profile", "sc", "--data", str(real_root), "--retrain", "4", "--backbone", "mn04_frozen"]
+    assert CliRunner().invoke(cli.app, [*command, "--method", "ce"]).exit_code == 0
     always_normal = results.evidence("sc").assign(predicted=0)  # as if other networks had been committed
     monkeypatch.setattr(results, "evidence", lambda profile: always_normal)
     again = results.retrained("sc", str(real_root), **which)
     assert again["Score committed"].tolist() == [50, 50]
     assert not again["agrees"].any()
+    assert CliRunner().invoke(cli.app, [*command, "--method", "ce"]).exit_code == 1
     with pytest.raises(ConfigError, match="'folds' has folds, or no such row"):
         results.retrained("folds", str(real_root))

@@ -91,7 +91,7 @@ def test_saving_what_was_opened_and_run_changes_nothing(project, server):
     for name in [*names, "notebooks/exercises/03_exercises.ipynb"]:
         save(server, name)
     assert tracked(project) == before
-    assert len(names) == 9
+    assert len(names) == 10
 
 
 def test_what_was_typed_is_saved_in_both_files_and_nothing_else(project, server):
