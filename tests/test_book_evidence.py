@@ -326,7 +326,9 @@ def test_a_long_study_is_published_row_by_row(tmp_path, monkeypatch):
     fit(profiles.load_profile("mine").configs(method="qlung")[0], train, tests, "mine")  # one fold of five is no row
     publish_evidence.publish("mine")
     first = results.evidence("mine")
-    assert results.committed("mine") == {("cnn", "ce", 0), ("cnn", "ce lr=0.01", 0)}
+    of_ce = [config for label, config in profiles.load_profile("mine").rows() if label in ("ce", "ce lr=0.01")]
+    assert results.committed("mine") == set(of_ce)
+    assert len(of_ce) == 2
     monkeypatch.setenv("QLUNG_RUNS", str(tmp_path / "there"))
     left = reproduce._unfinished("mine", "", results.committed("mine"))
     assert len(left) == 5
@@ -339,6 +341,35 @@ def test_a_long_study_is_published_row_by_row(tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(both[both["method"] != "qlung"].reset_index(drop=True), first)
     assert {record["run"] for record in publish_evidence.records("mine")} == set(both["run"])
     assert set(results.evidence("mine", "histories")["method"]) == {"ce", "qlung"}
+
+
+def test_a_row_whose_settings_have_changed_is_trained_and_published_anew(tmp_path, monkeypatch):
+    """Its name is the same: rows of two recipes must not stand side by side as one study."""
+    table, study = tmp_path / "experiments.toml", '[profiles.mine]\ncorpora = ["synthetic-icbhi"]\nsplit = "folds"\n'
+    study += '[profiles.mine.backbones.cnn]\nmethods = ["ce", "qlung"]\nseeds = [0]\nbatch_size = 32\nepochs = '
+    for name, value in {"EXPERIMENTS": table, "ROOT": tmp_path}.items():
+        monkeypatch.setattr(paths, name, value)
+    monkeypatch.setattr(publish_evidence, "rebuild", list)
+    monkeypatch.setenv("QLUNG_RUNS", str(tmp_path / "runs"))
+    table.write_text(study + "1\n")
+    experiments.train_all("mine")
+    publish_evidence.publish("mine")
+    assert reproduce._unfinished("mine", "", results.committed("mine")) == {}
+    table.write_text(study + "2\n")
+    assert len(reproduce._unfinished("mine", "", results.committed("mine"))) == 10
+    experiments.train_all("mine", method="ce")
+    publish_evidence.publish("mine")
+    assert set(results.evidence("mine")["method"]) == {"ce"}
+    assert {record["config"]["epochs"] for record in publish_evidence.records("mine")} == {2}
+
+
+def test_what_readers_are_told_of_batch_norm_is_in_the_table():
+    rows = results.evidence("tune", "ranking").set_index("method")["difference"]
+    least, most = sorted(rows[[f"{method} batch_norm=frozen" for method in ("ce", "qlung")]])
+    told = f"worth {least:.0f} to {most:.0f} points"
+    for text in (paths.ROOT / "README.md", paths.EXPERIMENTS):
+        words = text.read_text(encoding="utf-8").replace("\n#", "").split()
+        assert told in " ".join(words), text
 
 
 def test_committed_rows_of_the_frozen_encoder_can_be_trained_again(real_root, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ HOME = Path(cache.__file__).parent
 ROOMS = ["errors", "paths", "cache", "__init__", "corpora", "audio", "margins", "backbones", "evaluation", "quality",
          "training", "book"]  # fmt: skip
 GROUND = ("errors", "paths", "cache", "__init__")  # one room of four files
-MOST_LINES, MOST_CODE = 6684, 4010
+MOST_LINES, MOST_CODE = 6684, 4009
 FILES = sorted(path for path in HOME.rglob("*.py") if path.name != "__main__.py")  # the command, no room
 
 

@@ -17,9 +17,10 @@ import pandas as pd
 
 from qlung import evaluation, paths
 from qlung.book import results
+from qlung.book.results import records
 from qlung.errors import QlungError, TrainingError
 from qlung.evaluation import claims
-from qlung.training import Config, experiments, profiles
+from qlung.training import experiments, profiles
 
 KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
         "device", "listed_device"]  # fmt: skip
@@ -49,7 +50,7 @@ def finished(profile: str, pairs: list) -> dict:
     there = {}
     for path in paths.runs_dir(profile).glob("*/*/run.json"):
         record = json.loads(path.read_text(encoding="utf-8"))
-        there[Config(**record["config"]), record["data"], *record["tests"].values()] = path.parent
+        there[results.settings(record), record["data"], *record["tests"].values()] = path.parent
     prints = [[part.fingerprint() for part in (train, *tests.values())] for train, tests in pairs]
     folders = {}
     for label, config in profiles.load_profile(profile).rows():
@@ -58,12 +59,13 @@ def finished(profile: str, pairs: list) -> dict:
     return folders
 
 
-def with_committed(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The table, after the rows that were committed before of other methods, backbones and seeds."""
+def with_committed(table: pd.DataFrame, path: Path, still: set[str]) -> pd.DataFrame:
+    """The table, after the rows that were committed before: of runs ``still`` in the profile that are not replaced."""
     if not path.is_file():
         return table
     before, keys = pd.read_parquet(path), ["backbone", "method", "seed"]
-    return pd.concat([before[~before.set_index(keys).index.isin(table.set_index(keys).index)], table])
+    replaced = before.set_index(keys).index.isin(table.set_index(keys).index)
+    return pd.concat([before[before["run"].isin(still) & ~replaced], table])
 
 
 def publish(profile: str, data: str = "") -> list[Path]:
@@ -72,10 +74,11 @@ def publish(profile: str, data: str = "") -> list[Path]:
     if not (folders := finished(profile, pairs)):
         raise TrainingError(f"no row of profile '{profile}' is finished in '{paths.runs_dir(profile)}'")
     home.mkdir(parents=True, exist_ok=True)
-    kept = with_committed(without_names(experiments.stacked(folders, pairs)), home / "predictions.parquet")
+    before, rows = results.records(profile), profiles.load_profile(profile).configs()
+    still = {record["run"] for record in before if results.settings(record) in rows}
+    kept = with_committed(without_names(experiments.stacked(folders, pairs)), home / "predictions.parquet", still)
     added = {folder.name: json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders.values()}
     named = kept[["backbone", "method", "seed", "run"]].drop_duplicates()
-    before = records(profile) if (home / "runs.jsonl").is_file() else []
     every = {record["run"]: record for record in before} | {name: {"run": name} | one for name, one in added.items()}
     curves = []
     for (_, label, config), folder in folders.items():
@@ -84,19 +87,13 @@ def publish(profile: str, data: str = "") -> list[Path]:
     write_records(home, [every[name] for name in named["run"]])
     tables = {"predictions": kept}
     if curves:
-        tables["histories"] = with_committed(pd.concat(curves), home / "histories.parquet")
+        tables["histories"] = with_committed(pd.concat(curves), home / "histories.parquet", still)
     for name, table in tables.items():
         table.to_parquet(home / f"{name}.parquet", index=False, compression="zstd")
     for picture in (paths.runs_dir(profile) / "figures").glob("0[24-8]-*"):  # 01 draws single recordings, 03 toys
         if picture.suffix in (".png", ".svg", ".csv"):
             shutil.copyfile(picture, home / picture.name)
     return rebuild()
-
-
-def records(profile: str) -> list[dict]:
-    """Records of a committed study's runs: run.json of each, and its folder's name as "run"."""
-    lines = (paths.ROOT / "figures" / profile / "runs.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def write_records(home: Path, records: list[dict]) -> None:

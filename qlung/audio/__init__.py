@@ -4,4 +4,4 @@ Comes in: a corpus' tables. Goes out: clips in the order of its events, and a fr
 Notebooks 01 and 02.
 """
 
-from .clips import batches, cut, cut_clips, fade, fit_length, map_clips, read
+from .clips import batches, cut, cut_clips, fade, fit_length, map_clips, mono, read

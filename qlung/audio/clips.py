@@ -24,14 +24,20 @@ def read(path: str, sample_rate: int | None = None) -> tuple[np.ndarray, int]:
         raise AudioError(f"cannot read '{path}': {error}. `qlung data verify` shows what else is damaged.") from error
     if not len(samples):
         raise AudioError(f"'{path}' holds no samples")
+    samples = mono(samples)
+    if sample_rate and sample_rate != rate:
+        samples, rate = soxr.resample(samples, rate, sample_rate), sample_rate
+    return samples, rate
+
+
+def mono(samples: np.ndarray) -> np.ndarray:
+    """Mean of the channels [shape=(n, channels)] -> [shape=(n,)], without silent ones; what is not finite becomes 0."""
     if samples.shape[1] > 1 and samples.any():
         samples = samples[:, samples.any(axis=0)]  # a silent channel would only halve the level
     samples = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
     if not np.isfinite(samples).all():
         samples = np.nan_to_num(samples, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    if sample_rate and sample_rate != rate:
-        samples, rate = soxr.resample(samples, rate, sample_rate), sample_rate
-    return samples, rate
+    return samples
 
 
 def fade(samples: np.ndarray, rate: int, ends: str = "both") -> np.ndarray:

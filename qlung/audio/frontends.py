@@ -16,8 +16,8 @@ from .degrade import degraded
 
 MASKS = {"ast": (160, 48), "mn": (48, 160)}  # SpecAugment's longest masks, the family's T and F, in each layout
 BANDS = {"ast": 2, "mn": 1}  # the axis of frequency in a batch; time is the other one
-DECIBEL = {"ast": math.log(10) / 20 / 4.5689974, "mn": math.log(10) / 50}  # of power, in units of the features
 AST_MEAN, AST_STD = -4.2677393, 4.5689974
+DECIBEL = {"ast": math.log(10) / 20 / AST_STD, "mn": math.log(10) / 50}  # of power, in units of the features
 
 
 @dataclasses.dataclass(frozen=True)

@@ -121,9 +121,7 @@ def check(
 
 
 @app.command()
-def listen(
-    files: list[str], profile: str = "", data: str = "", network: str = "", html: str = "", json: str = ""
-) -> None:  # fmt: skip
+def listen(files: list[str], profile: str = "", data: str = "", network: str = "", html: str = "", json: str = ""):
     """Classify recordings of your own, window by window, and say how unlike the training recordings they are.
 
     FILES are WAV, FLAC, OGG or MP3, folders of them, or CORPUS:RECORDING. Not a medical device. --network names a

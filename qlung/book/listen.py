@@ -21,7 +21,7 @@ from safetensors.torch import load_model
 from torch.nn import functional as F
 
 from .. import corpora, paths, quality
-from ..audio import fade, fit_length
+from ..audio import fade, fit_length, mono
 from ..audio.degrade import degraded
 from ..corpora import CLASSES, kauh, wav
 from ..corpora.tables import SHORTEST_S
@@ -165,8 +165,8 @@ def blocks(file: soundfile.SoundFile, met: collections.Counter) -> Iterator[tupl
         met["samples"] += len(new)
         met["not finite"] += int((~np.isfinite(new)).any(1).sum())
         met["full"] += int((np.abs(new) > 0.999).any(1).sum())
-        held = np.concatenate([held, np.nan_to_num(new, nan=0, posinf=0, neginf=0)])
-        yield at, (held[:, held.any(0)] if held.any() else held).mean(1)  # a silent channel would halve the level
+        held = np.concatenate([held, new])
+        yield at, mono(held)
         if len(held) < size:
             return
         at, held = at + kauh.HOP_S, held[hop:]

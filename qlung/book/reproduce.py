@@ -34,11 +34,11 @@ def _run_notebook(notebook: Path, output: Path, parameters: dict, key: str) -> f
 
 
 def _unfinished(profile: str, data: str, committed=(), **which) -> dict:
-    """A task of `engine.run` for every run that is not finished, and whose (backbone, label, seed) isn't committed."""
+    """A task of `engine.run` for every run that is not finished and whose configuration isn't among ``committed``."""
     tasks, table = {}, str(paths.EXPERIMENTS)
     pairs = profiles.parts(profile, data)
-    for label, config in profiles.load_profile(profile).rows(**which):  # a row's parts one after the other
-        for part, pair in enumerate(pairs if (config.backbone, label, config.seed) not in committed else ()):
+    for config in profiles.load_profile(profile).configs(**which):  # a row's parts one after the other
+        for part, pair in enumerate(pairs if config not in committed else ()):
             folder = runs.run_folder(profile, config, *pair)
             if not runs.is_finished(folder):
                 task = functools.partial(_train_run, profile, data, table, part, config)
@@ -57,10 +57,7 @@ def train_rest(profile: str, data: str = "", progress=lambda share, line: None, 
 def train_all(profile: str, data: str = "", progress=lambda share, line: None, **which) -> pd.DataFrame:
     """Train (or reuse) the runs of a profile, or of one ``backbone``, ``method`` or ``seed``, several at once.
 
-    Returns
-    -------
-    DataFrame
-        As `experiments.load_predictions` gives it.
+    Returns what `experiments.load_predictions` gives.
     """
     if "WORLD_SIZE" in os.environ:  # under torchrun every process takes its share of every batch instead
         return experiments.train_all(profile, data, progress, **which)

@@ -14,7 +14,7 @@ from ..errors import ConfigError, choices
 from ..evaluation import claims
 from ..margins import METHODS
 from ..quality import sources
-from ..training import fit, profiles
+from ..training import Config, fit, profiles
 from .figures import METHOD_NAMES
 
 
@@ -44,7 +44,7 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
-MOVES = 0.6  # Score of a frozen-encoder row on another processor: from -1.1 to +0.4 in ten rows
+MOVES = 0.5  # sd of a frozen-encoder row's Score on another processor: ten rows moved by -1.1 to +0.4
 MOST_ROWS = 40  # of a table on a page; longer ones are CSV beside it
 TEMPLATE = Path(__file__).with_name("results.md.jinja")
 
@@ -157,11 +157,20 @@ def evidence(profile: str, table: str = "predictions") -> pd.DataFrame:
     raise ConfigError(f"no {table} of profile '{profile}' are committed in '{home}': `make evidence` writes them")
 
 
-def committed(profile: str) -> set[tuple]:
-    """(backbone, label, seed) of every row that is committed of a study, which may be none."""
-    path = paths.ROOT / "figures" / profile / "predictions.parquet"
-    keys = ["backbone", "method", "seed"]
-    return set(pd.read_parquet(path, columns=keys).itertuples(index=False, name=None)) if path.is_file() else set()
+def records(profile: str) -> list[dict]:
+    """Records of a committed study's runs, which may be none: run.json of each, and its folder's name as "run"."""
+    path = paths.ROOT / "figures" / profile / "runs.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def settings(record: dict) -> Config:
+    """What a record's run was trained with; a setting that is newer than the record had its default."""
+    return Config(**{name: value for name, value in record["config"].items() if name in Config.__dataclass_fields__})
+
+
+def committed(profile: str) -> set[Config]:
+    """The settings of every row that is committed of a study, its seed among them."""
+    return set(map(settings, records(profile)))
 
 
 def retrained(profile: str, data: str = "", most: int = 10, progress=lambda share, line: None, **which) -> pd.DataFrame:
@@ -182,7 +191,7 @@ def retrained(profile: str, data: str = "", most: int = 10, progress=lambda shar
     """
     (train, tests), *folds = profiles.parts(profile, data)
     known, rows = committed(profile), profiles.load_profile(profile).rows(**which)
-    rows = [(label, config) for label, config in rows if (config.backbone, label, config.seed) in known][:most]
+    rows = [(label, config) for label, config in rows if config in known][:most]
     if folds or not rows:
         raise ConfigError(f"profile '{profile}' has folds, or no such row in figures/: nothing to train again")
     tables = []

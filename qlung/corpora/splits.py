@@ -62,7 +62,7 @@ def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0, by_device: bool = F
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    patient, stratum, out = corpus.of_events("patient_id"), corpus.events["label"].astype(str), []
+    patient, stratum = corpus.of_events("patient_id"), corpus.events["label"].astype(str)
     if not 2 <= k <= patient.nunique():
         raise ConfigError(f"{k} folds of {patient.nunique()} patients: choose from 2 to the number of patients")
     if by_device:
@@ -70,11 +70,9 @@ def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0, by_device: bool = F
     folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of a class of a device with fewer than k clips
         warnings.filterwarnings("ignore", message="The least populated class")
-        sides = [set(patient.iloc[held]) for _, held in folds.split(patient, stratum, patient)]
-    for held in sides:
-        side = corpus.recordings["patient_id"].isin(held).map({True: "test", False: "train"})
-        out.append(with_split(corpus, side))
-    return out
+        held = [set(patient.iloc[clips]) for _, clips in folds.split(patient, stratum, patient)]
+    sides = (corpus.recordings["patient_id"].isin(fold).map({True: "test", False: "train"}) for fold in held)
+    return [with_split(corpus, side) for side in sides]
 
 
 def device_folds(corpus: Corpus, least: float = 0.1) -> list[Corpus]:

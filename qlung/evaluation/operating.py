@@ -59,12 +59,9 @@ def placements(predictions: pd.DataFrame, exact: bool) -> pd.Series:
 
 def one_against_rest(predictions: pd.DataFrame) -> list[pd.DataFrame]:
     """The predictions once for each class that occurs, with two labels: 1 is that class, 0 the rest."""
-    out = []
-    for k in sorted(predictions["label"].unique()):
-        p = predictions[PROBABILITIES[k]]
-        two = {"label": (predictions["label"] == k).astype(int), "p0": 1 - p, "p1": p, "p2": 0.0, "p3": 0.0}
-        out.append(predictions.assign(**two))
-    return out
+    probability = {k: predictions[PROBABILITIES[k]] for k in sorted(predictions["label"].unique())}
+    return [predictions.assign(label=(predictions["label"] == k).astype(int), p0=1 - p, p1=p, p2=0.0, p3=0.0)
+            for k, p in probability.items()]  # fmt: skip
 
 
 def at_line(predictions: pd.DataFrame, line: str) -> pd.DataFrame:

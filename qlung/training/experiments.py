@@ -62,12 +62,7 @@ def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
 def stacked(folders: dict, pairs: list) -> pd.DataFrame:
     """Predictions of finished runs as `load_predictions` gives them.
 
-    Parameters
-    ----------
-    folders : dict of (int, str, Config) -> Path
-        Where the run of a label and configuration on the i-th of the ``pairs`` lies.
-    pairs : list
-        From `profiles.parts`.
+    ``folders`` maps (i, label, Config) to the Path of that run on the i-th of the ``pairs`` of `profiles.parts`.
     """
     out, clips = [], [_clips(*pair) for pair in pairs]
     for (part, label, config), folder in folders.items():

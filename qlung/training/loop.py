@@ -59,7 +59,7 @@ class Trainer:
         weights = self.objective.class_weights
         self.weight = torch.ones(len(self.x)) if weights is None else weights.cpu()[self.target]
         lr, steps = config.lr * (1 - config.ma_update), config.epochs * math.ceil(len(self.x) / config.batch_size)
-        rates = [(self.model.encoder.parameters(), lr), (self.model.class_weights(), config.head_lr * lr)]
+        rates = [(self.model.encoder.parameters(), lr), (self.model.head_parameters(), config.head_lr * lr)]
         groups = [{"params": list(parameters), "lr": rate} for parameters, rate in rates]
         self.optimiser = torch.optim.Adam(groups, weight_decay=config.weight_decay)
         rate = functools.partial(share_of_rate, steps=steps, rising=round(config.warm_up * steps))

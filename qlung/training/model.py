@@ -23,7 +23,7 @@ class Model(nn.Module):
         self.head, self.scale = config.head or METHODS[config.method].head, config.scale_cls
         self.audio = {"pad": config.pad, "band_hz": config.band_hz}
 
-    def class_weights(self) -> list[nn.Parameter]:
+    def head_parameters(self) -> list[nn.Parameter]:
         """Class weights and bias: all that is not the encoder."""
         return [self.classifier.prototypes, self.bias]
 
