@@ -106,9 +106,10 @@ for one in listen.listen_all(found, known):
         heard = [*heard, one][:PLAYERS]
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-skipped = "".join(f"\n- not read: {text}" for text in bad)
 shown = pd.DataFrame(rows, columns=["recording", "answer", *CLASSES, "AQS", "windows", "remarks"])
-display(tables.readable(shown, 2), Markdown(skipped))
+display(tables.readable(shown, 2))
+if bad:
+    display(Markdown("\n".join(f"- not read: {text}" for text in bad)))
 
 # %% [markdown] tags=["book"]
 # **Checked:** the probabilities of the first recording are the mean over its windows, and the AQS
