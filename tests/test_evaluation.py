@@ -290,7 +290,8 @@ def test_settings_are_ranked_by_the_mean_over_development_sets(probable):
     both = worse.assign(method="ce lr=1 lam=0")
     sets = [pd.concat([probable, worse, both]).assign(corpus=name) for name in ("patients", "devices")]
     sets[1] = sets[1].query("patient_id != '3'")
-    found = evaluation.ranking(pd.concat(sets, ignore_index=True)).set_index("method")
+    every = pd.concat(sets, ignore_index=True).assign(backbone="cnn")
+    found = evaluation.ranking(every).set_index("method")
     assert list(found["mean"]) == sorted(found["mean"], reverse=True)
     for corpus, part in zip(("patients", "devices"), sets, strict=True):
         scores = evaluation.score_table(part, ["method", "seed"]).groupby("method")["Score"].mean()
@@ -303,6 +304,9 @@ def test_settings_are_ranked_by_the_mean_over_development_sets(probable):
     assert row["low"] < row["difference"] < row["high"] < 0
     assert found["against"].to_dict() == {"ce": "ce", "qlung": "qlung", "ce lr=1": "ce", "ce lr=1 lam=0": "ce lr=1"}
     assert found.loc["ce lr=1 lam=0", "difference"] == 0
+    two = evaluation.ranking(pd.concat([every.assign(backbone="mn04"), every]))
+    assert two["backbone"].tolist() == ["mn04"] * len(found) + ["cnn"] * len(found)  # each ranked by itself
+    assert two["mean"].tolist() == 2 * found["mean"].tolist()
 
 
 def test_the_bootstrap_of_an_area_is_that_of_areas_computed_again(probable):

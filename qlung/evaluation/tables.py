@@ -85,21 +85,26 @@ def contrasts(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Settings from best to worst by the mean of Score and macro-AUROC over the development sets.
+    """Settings of each backbone from best to worst by the mean of Score and macro-AUROC over the development sets.
 
     Parameters
     ----------
     predictions : DataFrame
-        Of a profile whose split is "tune", one backbone; its corpora are the development sets. Every row has the same
+        Of a profile whose split is "tune"; its corpora are the development sets. Every row of a backbone has the same
         seeds.
 
     Returns
     -------
     DataFrame
-        Columns method ("ce", "ce lr=0.001", ...), Score and macro-AUROC of every set, mean, against (the row without
-        the last setting, or without any), and the mean's difference to it with its 95 % interval over patients and
-        seeds.
+        Columns backbone, method ("ce", "ce lr=0.001", ...), Score and macro-AUROC of every set, mean, against (the row
+        without the last setting, or without any), and the mean's difference to it with its 95 % interval over patients
+        and seeds.
     """
+    parts = predictions.groupby("backbone", sort=False)
+    return pd.concat([_ranked(part).assign(backbone=name) for name, part in parts], ignore_index=True)
+
+
+def _ranked(predictions: pd.DataFrame) -> pd.DataFrame:
     names = [(name, statistic) for name in predictions["corpus"].unique() for statistic in ("Score", "macro-AUROC")]
     draws = [bootstrap(predictions[predictions["corpus"] == name], statistic) for name, statistic in names]
     mean, rows = sum(draws) / len(draws), []
@@ -109,5 +114,5 @@ def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
         measured = {" ".join(name): values[method].iloc[0] for name, values in zip(names, draws, strict=True)}
         low, high = interval(gap)
         found = {"against": against, "difference": gap.iloc[0], "low": low, "high": high}
-        rows.append({"method": method} | measured | {"mean": mean[method].iloc[0]} | found)
+        rows.append({"backbone": "", "method": method} | measured | {"mean": mean[method].iloc[0]} | found)
     return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
