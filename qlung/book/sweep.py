@@ -17,12 +17,12 @@ def plan(profile: str, data: str = "", table: str = "") -> list[tuple[str, Path,
     """(name, folder, parameters of notebook 04) of every run; a wrong row stops a sweep at once."""
     rows = profiles.load_profile(profile, table).rows()
     pair, *more = profiles.parts(profile, data, table)
-    if more or any(label != c.method for label, c in rows):
-        raise ConfigError(f"profile '{profile}' has folds or variants, which notebook 04 can't take: use `qlung train`")
+    if more:
+        raise ConfigError(f"profile '{profile}' has folds, which notebook 04 can't take: use `qlung train`")
     data, table = (str(Path(value).expanduser().resolve()) if value else "" for value in (data, table))
     out = []
-    for _, c in rows:
-        parameters = {"profile": profile, "data": data, "table": table, "backbone": c.backbone, "method": c.method}
+    for label, c in rows:
+        parameters = {"profile": profile, "data": data, "table": table, "backbone": c.backbone, "method": label}
         folder = runs.run_folder(profile, c, *pair)
         out.append((f"{c.name} {folder.name}", folder, parameters | {"seed": c.seed}))
     return out

@@ -38,22 +38,6 @@ def all_seen(train: Corpus, test: Corpus) -> bool:
     return train.name == test.name and set(test.recordings["patient_id"]) <= set(train.recordings["patient_id"])
 
 
-def official_disjoint(corpus: Corpus, to: str = "test") -> Corpus:
-    """The official split with the patients of both sides moved to one.
-
-    Parameters
-    ----------
-    corpus : Corpus
-    to : {"test", "train"}
-        "test" keeps every official test event in the test set, so that the official score stays a subset of the new
-        one, and costs a few training events. "train" keeps the training set whole and shortens the test set.
-    """
-    if to not in ("train", "test"):
-        raise ConfigError(f"patients can move to 'train' or 'test', not {to!r}")
-    shared = corpus.recordings["patient_id"].isin(shared_patients(corpus)["patient_id"])
-    return with_split(corpus, corpus.recordings["split"].mask(shared, to))
-
-
 def grouped_folds(corpus: Corpus, k: int = 5, seed: int = 0, by_device: bool = False) -> list[Corpus]:
     """k corpora: in the i-th, fold i is "test" and the rest "train"; the official split is ignored.
 

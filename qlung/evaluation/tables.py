@@ -100,19 +100,15 @@ def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
         without the last setting, or without any), and the mean's difference to it with its 95 % interval over patients
         and seeds.
     """
-    parts = predictions.groupby("backbone", sort=False)
-    return pd.concat([_ranked(part).assign(backbone=name) for name, part in parts], ignore_index=True)
-
-
-def _ranked(predictions: pd.DataFrame) -> pd.DataFrame:
     names = [(name, statistic) for name in predictions["corpus"].unique() for statistic in ("Score", "macro-AUROC")]
-    draws = [bootstrap(predictions[predictions["corpus"] == name], statistic) for name, statistic in names]
-    mean, rows = sum(draws) / len(draws), []
-    for method in mean:
-        against = next(name for name in (method.rpartition(" ")[0], method.split()[0]) if name in mean)
-        gap = mean[method] - mean[against]
-        measured = {" ".join(name): values[method].iloc[0] for name, values in zip(names, draws, strict=True)}
-        low, high = interval(gap)
-        found = {"against": against, "difference": gap.iloc[0], "low": low, "high": high}
-        rows.append({"backbone": "", "method": method} | measured | {"mean": mean[method].iloc[0]} | found)
-    return pd.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)
+    rows = []
+    for backbone, part in predictions.groupby("backbone", sort=False):
+        draws = [bootstrap(part[part["corpus"] == name], statistic) for name, statistic in names]
+        mean = sum(draws) / len(draws)
+        for method in mean.iloc[0].sort_values(ascending=False).index:
+            against = next(name for name in (method.rpartition(" ")[0], method.split()[0]) if name in mean)
+            low, high = interval(gap := mean[method] - mean[against])
+            measured = {" ".join(name): values[method].iloc[0] for name, values in zip(names, draws, strict=True)}
+            found = {"mean": mean[method].iloc[0], "against": against, "difference": gap.iloc[0]}
+            rows.append({"backbone": backbone, "method": method} | measured | found | {"low": low, "high": high})
+    return pd.DataFrame(rows)

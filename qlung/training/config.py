@@ -53,8 +53,6 @@ class Config(Settings):
         Tests hear the whole clip.
     tilt_db : a random gain and a random slope of the spectrum in every clip and epoch, each up to so many dB [0, inf).
     band_mix : share of training batches in which `frontends.mix_bands` changes each clip's statistics per band.
-    mixup : share of training batches in which each clip is mixed with another one of its batch, and its loss with
-        that of the other's label and quality, in the same random proportion (Zhang et al. 2018, arXiv:1710.09412).
     head_init : the class weights' size at the start, as a share of Xavier's.
     probe_epochs : how many epochs at the start train the head alone, with the encoder as it was pretrained.
     head_lr : learning rate of the class weights and bias, as a multiple of ``lr``.
@@ -102,7 +100,6 @@ class Config(Settings):
     crop_s: Annotated[float, Field(ge=0, le=8)] = 0.0
     tilt_db: NotNegative = 0.0
     band_mix: Share = 0.0
-    mixup: Share = 0.0
     head_init: Positive = 1.0
     probe_epochs: Annotated[int, Field(ge=0)] = 0
     head_lr: Positive = 1.0
@@ -121,8 +118,6 @@ class Config(Settings):
             raise ConfigError(f"frozen_blocks goes with mn04, not with {self.backbone}")
         if self.crop_s and self.pad == "silence":
             raise ConfigError("crop_s goes with pad='repeat' or 'reflect': a window of the silence would hold no sound")
-        if self.mixup and (self.method == "ce_weighted" or self.pad == "silence"):
-            raise ConfigError("mixup goes with neither ce_weighted nor pad='silence': a mix has two weights or lengths")
         if max(self.probe_epochs + 1, self.average) > self.epochs:
             wanted = f"probe_epochs={self.probe_epochs} below, and average={self.average} at most"
             raise ConfigError(f"{wanted}, the number of epochs ({self.epochs})")

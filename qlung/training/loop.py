@@ -84,12 +84,6 @@ class Trainer:
             x = frontends.spec_augment(x, random, longest)
         return x
 
-    def mixture(self, clips: int) -> tuple[torch.Tensor, float]:
-        """For each clip of a batch the place of the one it is mixed with, and the share that is its own."""
-        if not self.config.mixup or torch.rand(1, generator=self.generator) >= self.config.mixup:
-            return torch.arange(clips), 1.0
-        return torch.randperm(clips, generator=self.generator), torch.rand(1, generator=self.generator).item()
-
     def order(self) -> torch.Tensor:
         """The clips of an epoch: all of them once, or as many drawn from balanced groups."""
         if not self.config.balance:
@@ -236,8 +230,7 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
         run.set_mode(epoch)
         sums, norms = [], []
         for batch in run.order().split(config.batch_size):
-            features, (mates, own) = run.features(batch), run.mixture(len(batch))
-            features = features if own == 1 else own * features + (1 - own) * features[mates]
+            features = run.features(batch)
             run.optimiser.zero_grad()
             for part, share, is_last in micro_batches(run.weight[batch], rank, world, config.accumulate):
                 clips, share = batch[part], share.to(device)
@@ -248,9 +241,6 @@ def _train(config: Config, corpus, tests: dict, folder, state, progress) -> None
                         filled = None if run.filled is None else run.filled[clips].to(device)
                         logits, cosine, norm = net(features[part], filled)
                     loss, loss_cls, margin = run.objective(logits, cosine, norm, target, aqs)
-                    if own < 1:
-                        others = [values[batch[mates[part]]].to(device) for values in (run.target, run.aqs)]
-                        loss = own * loss + (1 - own) * run.objective(logits, cosine, norm, *others)[0]
                     run.scaler.scale(world * share * loss).backward()  # DDP takes the mean over processes
                 sums.append(_part_sums(share, len(batch), loss, loss_cls, margin, logits, cosine, target))
             run.scaler.unscale_(run.optimiser)

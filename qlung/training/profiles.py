@@ -11,7 +11,7 @@ from pydantic import Field
 
 from .. import paths
 from ..corpora import Corpus, find, load_corpus
-from ..corpora.splits import all_seen, device_folds, grouped_folds, official_disjoint
+from ..corpora.splits import all_seen, device_folds, grouped_folds
 from ..errors import ConfigError, choices
 from .config import STRICT, Config, Settings
 
@@ -37,17 +37,17 @@ class Profile(Settings):
     train_on : str
         The corpus whose training split is trained on; default the first.
     split : str
-        "official"; "official_disjoint", where no patient is on both sides; "folds", where nothing is tested on but each
-        fifth of the training patients in turn, by runs that were not trained on them; or "tune", where settings are
-        chosen: tests are each third of the training patients ("patients"), each listed device ("devices"), and, by the
-        first three runs, the split "dev" of every corpus that has one. No event of a test split is there.
+        "official"; "folds", where each fifth of all patients of ``train_on`` is tested in turn, by runs that were
+        trained on the others; or "tune", where settings are chosen: tests are each third of the training patients
+        ("patients"), each listed device ("devices"), and, by the first three runs, the split "dev" of every corpus
+        that has one. No event of a test split is there.
     """
 
     name: str
     corpora: Annotated[list[str], Field(min_length=1)]
     backbones: dict[str, Runs]
     train_on: str = ""
-    split: Literal["official", "official_disjoint", "folds", "tune"] = "official"
+    split: Literal["official", "folds", "tune"] = "official"
 
     def __post_init__(self):
         if not re.fullmatch(r"\w[\w-]*", self.name):
@@ -73,7 +73,8 @@ class Profile(Settings):
     def rows(self, backbone: str = "", method: str = "", seed: int = -1) -> list[tuple[str, Config]]:
         """(label, run) of every run, backbones outermost, seeds innermost; or of one backbone, method or seed.
 
-        The label is the method; a variant's names what it changes, too: "qlung lam=0.8".
+        The label is the method; a variant's names what it changes, too: "qlung lam=0.8". ``method`` is a label, or a
+        method with all its variants.
         """
         out = []
         for name, row in self.backbones.items():
@@ -83,8 +84,8 @@ class Profile(Settings):
                     out += [(label, Config(backbone=name, seed=n, **row.model_extra | own)) for n in row.seeds]
                 except (ConfigError, TypeError) as error:  # TypeError: backbone or seed is given twice
                     raise ConfigError(f"profile {self.name}, backbone {name}, '{label}': {error}") from error
-        wanted = {"backbone": backbone, "method": method, "seed": seed}
-        chosen = [row for row in out if all(value in ("", -1, getattr(row[1], key)) for key, value in wanted.items())]
+        chosen = [(label, c) for label, c in out if backbone in ("", c.backbone) and seed in (-1, c.seed)]
+        chosen = [(label, c) for label, c in chosen if method in ("", label, c.method)]
         if not chosen:
             raise ConfigError(f"profile {self.name} has no run with {backbone=}, {method=}, {seed=}")
         return chosen
@@ -135,15 +136,14 @@ def parts(profile: str, data: str = "", table: str = "") -> list[tuple[Corpus, d
     row, corpora = load_profile(profile, table), open_corpora(profile, data, table)
     if row.split == "tune":
         return _development(corpora.pop(row.train_on).select("train"), corpora)
-    if row.split == "official_disjoint":
-        corpora[row.train_on] = official_disjoint(corpora[row.train_on])
+    if row.split == "folds":
+        folds = grouped_folds(corpora[row.train_on], FOLDS, by_device=True)
+        return [(fold.select("train"), {row.train_on: fold.select("test")}) for fold in folds]
     train = corpora[row.train_on].select("train")
     for name, part in [(row.train_on, train), *((name, corpus.select("test")) for name, corpus in corpora.items())]:
         if not len(part.events):
             side = "training" if part is train else "test"
             raise ConfigError(f"profile {profile}: corpus '{name}' has no {side} recordings here; `qlung data verify`")
-    if row.split == "folds":
-        return [(c.select("train"), {"validation": c.select("test")}) for c in grouped_folds(train, FOLDS)]
     tests = {}
     for name, corpus in corpora.items():
         for split in sorted(set(corpus.recordings["split"]) - {"train", "dev"}):
