@@ -125,7 +125,8 @@ def listen(files: list[str], profile: str = "", data: str = "", network: str = "
     """Classify recordings of your own, window by window, and say how unlike the training recordings they are.
 
     FILES are WAV, FLAC, OGG or MP3, folders of them, or CORPUS:RECORDING. Not a medical device. --network names a
-    folder, else a profile's run of QLung answers; --html and --json name the page and the file to write.
+    folder; else the committed network answers, or the --profile's run of QLung. --html and --json name the page and
+    the file to write.
     """
     import pandas as pd
 

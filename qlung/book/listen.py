@@ -35,6 +35,7 @@ FORMATS = (".wav", ".flac", ".ogg", ".mp3")
 OTHERS = {b"ftyp": "an MP4 or QuickTime file", b"\x1aE\xdf\xa3": "a Matroska or WebM file", b"AVI ": "an AVI video",
           b"%PDF": "a PDF", b"PK\3\4": "a zip file", b"<": "a web page"}  # fmt: skip
 AFTER_S = 1.0  # read behind a window, and a hop before it: a block's own ends, resampled and faded, are not in it
+UNUSED = "encoder.classifier."  # AudioSet's tags, which no answer needs
 COLUMNS = ["start_s", "end_s", "H", "R", "AQS", "H rank", "R rank", "AQS rank", *(f"margin {c}" for c in CLASSES),
            *(f"P {c}" for c in CLASSES), "nearest", "cosine"]  # fmt: skip
 
@@ -53,7 +54,9 @@ class Network:
             settings["pretrained"] = settings["backbone"] == "mn04_frozen"  # others' weights are all in the run's
             self.config = c = Config(**settings)
             self.model, self.clips = Model(c).eval(), pd.read_parquet(folder / "clips.parquet")
-            load_model(self.model, folder / "model.safetensors")
+            missing, unknown = load_model(self.model, folder / "model.safetensors", strict=False)
+            if lacking := [*unknown, *(name for name in missing if not name.startswith(UNUSED))]:
+                raise ValueError(f"other weights than those of {c.backbone}, first {lacking[0]}")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ConfigError(f"'{folder}' holds no network: {type(error).__name__}: {error}") from error
         h, r, patient = (self.clips[name].to_numpy() for name in ("H", "R", "patient_id"))
@@ -119,16 +122,21 @@ def load(profile: str = "", data: str = "", folder: str = "") -> Network:
     if not runs.is_finished(home):
         raise TrainingError(f"profile '{study.name}' has no finished run {config.name}: `make reproduce` first")
     if not (home / "clips.parquet").is_file():
-        load_model(model := Model(config).eval(), home / "model.safetensors")
-        x, filled = (v if v is None else torch.from_numpy(v.astype("float32")) for v in model.features(train))
-        with torch.inference_mode():
-            clips = torch.arange(len(x)).split(32)
-            embeddings = torch.cat([model.encoder(x[i], filled if filled is None else filled[i]) for i in clips])
-        known = {name: train.of_events(name) for name in ("patient_id", "sample_rate")} | {"corpus": train.name}
-        known |= dict(zip("HR", quality.measure(train).T, strict=True))
-        known |= {f"e{i}": column for i, column in enumerate(embeddings.float().T.numpy())}
-        paths.write_atomically(home / "clips.parquet", train.events[["event_id", "label"]].assign(**known).to_parquet)
+        paths.write_atomically(home / "clips.parquet", clips_of(home, config, train).to_parquet)
     return Network(home)
+
+
+@torch.inference_mode()
+def clips_of(home: Path, config: Config, train: corpora.Corpus) -> pd.DataFrame:
+    """What `Network` knows of its training clips, computed from them and a finished run's weights."""
+    load_model(model := Model(config).eval(), home / "model.safetensors")
+    x, filled = (v if v is None else torch.from_numpy(v.astype("float32")) for v in model.features(train))
+    clips = torch.arange(len(x)).split(32)
+    embeddings = torch.cat([model.encoder(x[i], filled if filled is None else filled[i]) for i in clips])
+    known = {name: train.of_events(name) for name in ("patient_id", "sample_rate")} | {"corpus": train.name}
+    known |= dict(zip("HR", quality.measure(train).T, strict=True))
+    near = pd.DataFrame(embeddings.float().numpy(), train.events.index).add_prefix("e")
+    return train.events[["event_id", "label"]].assign(**known).join(near)
 
 
 def find(named: list[str], data: str = "") -> list[tuple[str, Path, list[dict]]]:
