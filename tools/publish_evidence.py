@@ -25,19 +25,19 @@ from qlung.training import experiments, profiles
 KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
         "device", "listed_device"]  # fmt: skip
 DETAILS = [f"{letter}{k}" for letter in "lc" for k in range(4)]  # log p and cosines
-BEGIN, END = "<!-- results: written by `make evidence` -->\n", "<!-- end of results -->"
+BEGIN, END = "<!-- {}: written by `make evidence` -->\n", "<!-- end of the table -->"
 
 
-def without_names(predictions: pd.DataFrame) -> pd.DataFrame:
+def without_names(predictions: pd.DataFrame, of_variants: int = 0) -> pd.DataFrame:
     """Predictions without names of recordings: patients and events are numbered.
 
     Tables and intervals can be computed from them again without any recording and without training. Probabilities (as
-    logarithms) stay, cosines for methods and not for their variants.
+    logarithms) and cosines of methods stay, and of their variants the first ``of_variants`` columns of `DETAILS`.
     """
     kept = predictions[KEPT].copy()
     kept[DETAILS[:4]] = np.log(predictions[evaluation.PROBABILITIES].clip(lower=1e-38))
     kept[DETAILS[4:]] = predictions[DETAILS[4:]]
-    kept.loc[kept["method"].str.contains(" "), DETAILS[4:]] = np.nan
+    kept.loc[kept["method"].str.contains(" "), DETAILS[of_variants:]] = np.nan
     for name in ("patient_id", "event_id"):
         kept[name] = (kept["corpus"] + kept[name]).factorize(sort=True)[0].astype("int32")
     kept = kept.astype({name: "int8" for name in ("seed", "label", "predicted")})
@@ -76,7 +76,9 @@ def publish(profile: str, data: str = "") -> list[Path]:
     home.mkdir(parents=True, exist_ok=True)
     before, rows = results.records(profile), profiles.load_profile(profile).configs()
     still = {record["run"] for record in before if results.settings(record) in rows}
-    kept = with_committed(without_names(experiments.stacked(folders, pairs)), home / "predictions.parquet", still)
+    of_variants = 4 if profiles.load_profile(profile).split == "tune" else 0  # whose ranking needs their probabilities
+    new = without_names(experiments.stacked(folders, pairs), of_variants)
+    kept = with_committed(new, home / "predictions.parquet", still)
     added = {folder.name: json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders.values()}
     named = kept[["backbone", "method", "seed", "run"]].drop_duplicates()
     every = {record["run"]: record for record in before} | {name: {"run": name} | one for name, one in added.items()}
@@ -118,15 +120,14 @@ def rebuild() -> list[Path]:
 
 
 def write_readme() -> Path:
-    """The README with its tables of results written anew."""
+    """The README with its two tables of results written anew."""
     kept, readme = results.headline(), paths.ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    first = evaluation.scores(kept[kept["method"].isin(["ce", "qlung"])])[1]
-    at = dict.fromkeys(kept["backbone"], "RESULTS.md")
-    at |= dict.fromkeys(results.evidence("depth")["backbone"], "figures/depth/results.md")
-    linked = results.pretty(first).assign(backbone=[f"[{b}]({at[b]})" if b in at else b for b in first["backbone"]])
-    tables = results.markdown(linked) + "\n" + results.markdown(claims.judge("sc", kept))
-    text = before + BEGIN + tables + END + rest.partition(END)[2]
+    first = evaluation.scores(kept[(kept["backbone"] == "mn04") & kept["method"].isin(["ce", "qlung"])])[1]
+    tables = {"scores": results.pretty(first[first["backbone"] == "mn04"]), "claims": claims.judge("sc", kept)}
+    text = readme.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        before, begin, rest = text.partition(BEGIN.format(name))
+        text = before + begin + results.markdown(table) + END + rest.partition(END)[2]
     return paths.write_atomically(readme, lambda part: part.write_text(text, encoding="utf-8"))
 
 
