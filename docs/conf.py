@@ -40,7 +40,7 @@ author = "The QLung companion authors"
 project_copyright = author
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "notebooks/[0-9]*.ipynb", "notebooks/exercises/[0-9]*.ipynb", "README.md",
-                    "RESULTS.md", "data/README.md", "figures/*/results.md"]  # fmt: skip
+                    "RESULTS.md", "data/README.md", "network/README.md", "figures/*/results.md"]  # fmt: skip
 # Folders that are not walked through
 exclude_patterns = [".*", "qlung", "tests", "tools", "benchmarks", "runs", "site", "docs/_*", "data/*/**", "**/mine",
                     "**/.ipynb_checkpoints", "*.egg-info"]  # fmt: skip

@@ -130,7 +130,7 @@ display.readable(differences, 2)
 # %%
 def step_names(table):
     """ "QLung minus CE" for every row."""
-    better, than = (table[side].map(figures.METHOD_NAMES) for side in ("better", "than"))
+    better, than = (table[side].map(results.shown) for side in ("better", "than"))
     return better + " minus " + than
 
 
@@ -199,13 +199,13 @@ pd.concat(tables, names=["corpus", "backbone", "method"]).round(2).reset_index()
 #
 # From here on everything is read from the predictions committed in `figures/`. So it is the same on every profile and
 # costs no training. The models are trained on the single-channel part of ICBHI and tested on its test patients. There
-# are two encoders: `mn04` fine-tuned with five seeds, and the frozen AudioSet embedding with a learnt projection
-# (`mn04_frozen`) with ten.
+# are two encoders: `mn04`, fine-tuned with the recipe of notebook 04, and the frozen AudioSet embedding with a learnt
+# projection (`mn04_frozen`).
 
 # %%
 real = {
-    "fine-tuned": results.evidence("depth"),
-    "frozen": results.evidence("sc").query("backbone == 'mn04_frozen'"),
+    "fine-tuned": results.evidence("sc"),
+    "frozen": results.evidence("breadth"),
 }
 real = {encoder: table[table["corpus"] == "icbhi"] for encoder, table in real.items()}
 
@@ -213,7 +213,7 @@ real = {encoder: table[table["corpus"] == "icbhi"] for encoder, table in real.it
 # First the scores. Each ± is a standard deviation over seeds.
 
 # %%
-table_3 = ["ce", "angular", "fixed", "quality", "class", "qlung"]
+table_3 = ["ce", "angular", "fixed", "quality", "class gamma=0.0", "class", "qlung"]
 rows = []
 for encoder, table in real.items():
     means = evaluation.scores(table[table["method"].isin(table_3)])[1]
@@ -227,7 +227,7 @@ pd.concat(rows)[columns].reset_index(drop=True)
 # paper has no number for the angular classifier alone.
 
 # %%
-steps = [*PAPER, ("angular", "ce")]
+steps = [*PAPER, ("angular", "ce"), ("class gamma=0.0", "ce")]
 tables = {encoder: step_table(table, steps) for encoder, table in real.items()}
 real_steps = pd.concat(tables, names=["encoder"]).reset_index(0)
 pairs = zip(real_steps["better"], real_steps["than"], strict=True)
@@ -264,24 +264,25 @@ columns = ["encoder", "better", "than", "difference", "low", "high", "paper", "p
 display.readable(known[columns], 2)
 
 # %% [markdown]
-# **Checked:** no interval excludes 0. Fine-tuned, the paper's effects may equal ours. With the frozen
-# encoder two of the five can, the angular classifier's and the whole of QLung, before any correction for five tests.
+# **Checked:** no interval excludes 0, and no effect differs from the paper's by more than both uncertainties allow.
 
 # %% tags=["check"]
 assert ((real_steps["low"] < 0) & (real_steps["high"] > 0)).all()
-differ = known[known["p (ours = paper's)"] < 0.05]
-assert set(differ["encoder"]) == {"frozen"}
-assert set(differ["better"] + " - " + differ["than"]) == {"qlung - class", "qlung - ce"}
-differ["p (ours = paper's)"].round(3).tolist()
+assert (known["p (ours = paper's)"] > 0.05).all()
+known["p (ours = paper's)"].min().round(3)
 
 # %% [markdown]
-# **Checked:** fine-tuned, the sign of QLung minus CE depends on the seed.
+# **Checked:** fine-tuned, QLung's Score on ICBHI is above CE's with every seed, by 1.7 to 5 points. It is a gain of the
+# line between normal and abnormal, not of the order of the clips: with both lines drawn by the same rule
+# (`cross-fitted`, notebook 06) nothing is left of it.
 
 # %% tags=["check"]
 pair = real["fine-tuned"].query("method in ('ce', 'qlung')")
 by_seed = evaluation.score_table(pair, ["method", "seed"]).pivot_table("Score", "seed", "method")
 by_seed["qlung - ce"] = by_seed["qlung"] - by_seed["ce"]
-assert by_seed["qlung - ce"].min() < 0 < by_seed["qlung - ce"].max()
+assert 1.7 < by_seed["qlung - ce"].min() < by_seed["qlung - ce"].max() < 5
+at_one_line = evaluation.difference(evaluation.at_line(pair, "cross-fitted"), "qlung", "ce")
+assert abs(at_one_line["difference"]) < 0.1
 by_seed.round(2)
 
 # %% [markdown]
@@ -300,9 +301,11 @@ by_seed.round(2)
 # Each row is compared with the same method with AQS, paired by seed.
 
 # %%
-ablation = results.evidence("ablation", "contrasts")
-contrasts = pd.concat([ablation, results.evidence("depth", "contrasts")])
-sources = contrasts[contrasts["row"].str.contains("quality=")].copy()
+READINGS = "quality=aqs_(?:frames|plane|bins|magnitude|cycle|recording)"  # of the AQS itself
+ablation = results.evidence("breadth", "contrasts")
+contrasts = pd.concat([ablation, results.evidence("sc", "contrasts")])
+shown = contrasts["corpus"].isin(["icbhi", "sprsound"]) & contrasts["row"].str.contains("quality=")
+sources = contrasts[shown & ~contrasts["row"].str.contains(READINGS)].copy()
 sources["method"] = sources["against"].map(figures.METHOD_NAMES)
 sources["source"] = sources["row"].str.split("=").str[1]
 columns = ["source", "backbone", "method", "corpus", "difference", "low", "high"]
@@ -328,20 +331,27 @@ for ax, (corpus, part) in zip(axes, frozen.groupby("corpus", sort=False), strict
 figures.save(fig, "05-sources", profile, sources[columns])
 
 # %% [markdown]
-# **Checked:** no interval of the frozen encoder excludes 0, on either corpus. Quality may be shuffled, inverted,
-# constant, or agree with physicians: within these intervals it makes no difference which clips get the large margins.
+# **Checked:** with the frozen encoder no interval on ICBHI excludes 0. Quality may be shuffled, inverted, constant, or
+# agree with physicians: it makes no difference which clips get the large margins. On SPRSound four of the sixteen
+# exclude 0, and in each of them the AQS is the worse source: margins that are assigned to other clips do better.
 
 # %% tags=["check"]
-assert ((frozen["low"] < 0) & (frozen["high"] > 0)).all()
-widest = (frozen["high"] - frozen["low"]).max() / 2
-f"{len(frozen)} intervals, none excludes 0; the widest is {widest:.1f} points to either side"
+on = dict(iter(frozen.groupby("corpus")))
+assert ((on["icbhi"]["low"] < 0) & (on["icbhi"]["high"] > 0)).all()
+abroad = on["sprsound"].query("low > 0 or high < 0")
+assert (len(abroad), len(on["sprsound"])) == (4, 16)
+assert (abroad["low"] > 0).all()
+assert "shuffled" in set(abroad["source"])
+display.readable(abroad[columns], 2)
 
 # %% [markdown]
-# **Checked:** fine-tuned, the control is sharper. On ICBHI the difference to shuffled quality is surely within 0.75
-# points (90 % interval), and 0.75 is what the paper's quality margin adds.
+# **Checked:** on ICBHI QLung with shuffled quality is surely within 0.3 points of QLung with AQS (frozen; 90 %
+# interval), or within 0.8 (fine-tuned). The paper's quality margin adds 0.75.
 
 # %% tags=["check"]
-assert fine_tuned.set_index("corpus").loc["icbhi", "within"] < 0.75
+control = sources.query("source == 'shuffled' and corpus == 'icbhi' and against == 'qlung'").set_index("backbone")
+assert control.loc["mn04_frozen", "within"] < 0.3
+assert control.loc["mn04", "within"] < 0.8
 columns = ["corpus", "source", "method", "difference", "low", "high", "within", "p"]
 display.readable(fine_tuned[columns], 2)
 
@@ -355,7 +365,8 @@ display.readable(fine_tuned[columns], 2)
 # choosing is what folds of the training patients are for.
 
 # %%
-changed = ablation["row"].str.contains(" ") & ~ablation["row"].str.contains("quality=|checkpoint=")
+source = ablation["row"].str.contains("quality=") & ~ablation["row"].str.contains(READINGS)
+changed = ablation["row"].str.contains(" ") & ~source & ~ablation["row"].str.contains("checkpoint=")
 moved = ablation[changed & (ablation["corpus"] == "icbhi")]
 excludes_0 = (moved["low"] > 0) | (moved["high"] < 0)
 
@@ -376,13 +387,6 @@ by_chance = f"by chance one in twenty would: {len(moved) / 20:.1f}"
 f"{excludes_0.sum()} of {len(moved)} intervals exclude 0; {by_chance}"
 
 # %% [markdown]
-# Those that do:
-
-# %%
-columns = ["row", "against", "difference", "low", "high"]
-display.readable(moved[excludes_0][columns])
-
-# %% [markdown]
 # ## Checkpoint selection on the test set
 #
 # Public code of this kind keeps the epoch that scores best **on the test set**. How much is that worth? Two rules are
@@ -394,73 +398,66 @@ selected = ablation[ablation["row"].str.contains("checkpoint=")]
 display.readable(selected.drop(columns="backbone"))
 
 # %% [markdown]
-# **Checked:** the best epoch on ICBHI's test clips scores higher there than the last one. It could not be otherwise,
-# and that is the point: the gain comes from selection and needs no better method. It is the largest gain of the study.
+# **Checked:** the best epoch on ICBHI's test clips scores higher there than the last one, by half a point. It could not
+# be otherwise, and that is the point: the gain comes from selection and needs no better method. The recipe has three
+# epochs to choose from; the fifty of the paper would give more.
 
 # %% tags=["check"]
 on_test = selected["row"].str.contains("best_on_test") & (selected["corpus"] == "icbhi")
 gain = selected[on_test].set_index("against")["difference"]
-assert (gain > 0).all()
-assert gain.max() > ablation.drop(selected.index)["difference"].max()
+assert gain.between(0.4, 0.6).all()
 gain.round(1).to_dict()
 
 # %% [markdown]
-# ## Disjoint patients, and the reverse direction
+# ## Every patient tested, and the other recipe
 #
-# In ICBHI's official split patient 218 has cycles on both sides. The study `disjoint` moves that patient out of
-# training. The study `reverse` trains on SPRSound.
+# ICBHI's official split has 33 test patients here, and one of them, 218, is in its training part, too. The study
+# `sc-cv` tests every patient of the single-channel part once, by networks (frozen encoder) that were trained on four
+# fifths of the others.
 
 # %%
 rows = []
-for name in ("ablation", "disjoint", "reverse"):
-    table = results.evidence(name)
-    means = evaluation.scores(table[~table["method"].str.contains(" ")])[1]
+for name in ("sc", "sc-unmasked", "breadth", "sc-cv"):
+    table = results.evidence(name).query("corpus in ('icbhi', 'sprsound')")
+    means = evaluation.scores(table[table["method"].isin(["ce", "angular", "qlung"])])[1]
     means = results.pretty(means[means["backbone"] != "none"])
     rows.append(means.assign(study=name))
-columns = ["study", "corpus", "method", "Sp", "Se", "Score"]
+columns = ["study", "corpus", "backbone", "method", "Sp", "Se", "Score", "seeds"]
 pd.concat(rows)[columns].reset_index(drop=True)
 
 # %% [markdown]
-# ## Model selection by cross-validation
-#
-# An improved variant must be chosen without the test set. Each fifth of ICBHI's training patients in turn is left out
-# and predicted by runs that were not trained on it (three seeds; the 1,049 training cycles together). The best variant
-# of QLung there is fixed, and gets one row on the test set.
+# QLung minus CE in each study. The recipe of `sc` was the best one for CE on development data, that of `sc-unmasked`
+# the best one for QLung (notebook 04).
 
 # %%
-held_out = evaluation.score_table(results.evidence("folds"), ["method", "seed"])
-ranked = held_out.groupby("method")[["Sp", "Se", "Score"]].mean()
-ranked = ranked.sort_values("Score", ascending=False)
-ranked.round(1).reset_index()
+names = ("sc", "sc-unmasked", "breadth", "sc-cv")
+tables = {name: results.evidence(name, "contrasts") for name in names}
+against_ce = pd.concat(tables, names=["study"]).reset_index(0).query("row == 'qlung'")
+display.readable(against_ce.drop(columns=["row", "against"]), 2)
 
 # %% [markdown]
-# **Checked:** the variant that the study `sc` reports is the one that won on the folds.
+# **Checked:** no interval of QLung minus CE on ICBHI excludes 0 in any of the four. Where every patient is tested, CE
+# is above "always normal" by 6 points, and the angular classifier alone is worse than CE.
 
 # %% tags=["check"]
-winner = next(row for row in ranked.index if row.startswith("qlung"))
-assert {row for row, _ in profiles.load_profile("sc").rows() if " " in row} == {winner}
-rank = ranked.index.get_loc(winner) + 1
-f"{winner}: rank {rank} of {len(ranked)}, behind {ranked.index[0]}"
-
-# %% [markdown]
-# On the test set:
-
-# %%
-sc = results.evidence("sc", "contrasts")
-reported = sc["row"].isin([winner, "qlung"]) & (sc["backbone"] == "mn04_frozen")
-display.readable(sc[reported])
+at_home = against_ce.query("corpus == 'icbhi'")
+assert ((at_home["low"] < 0) & (at_home["high"] > 0)).all()
+scores = evaluation.score_table(results.evidence("sc-cv"), ["method", "seed"]).groupby("method")["Score"].mean()
+assert 56 < scores["ce"] < 57
+assert tables["sc-cv"].set_index("row").loc["angular", "high"] < 0
+scores.round(1).to_dict()
 
 # %% [markdown]
 # ## What we found
 #
 # - By the paper's own means and spreads, its quality and class steps can't be distinguished from chance with five
 #   seeds. The step to the angular classifier and the whole of QLung are at the edge.
-# - On the real recordings at hand nothing changes Score by an amount that shows: not the steps of Table 3, not the
-#   source of the quality margin, not a constant.
-# - With the frozen encoder, the effects of the angular classifier and of the whole of QLung are smaller than in the
-#   paper (p about 0.03 each, uncorrected). Fine-tuned, five seeds and 33 patients can't tell ours from the paper's.
-# - That is about this part of the data and these encoders. It doesn't refute a study with all of ICBHI and AST.
-# - The largest gain here comes from looking at the test set while choosing the epoch.
+# - Fine-tuned with a recipe chosen on development data, QLung scores higher than CE on ICBHI with every seed. The
+#   interval over patients and seeds contains both 0 and the paper's gain. It is a gain of the line, not of the order.
+# - Which clips get the large margins makes no difference on ICBHI, to within 0.3 points with the frozen encoder.
+# - No constant of the paper and no reading of its text changes Score on ICBHI by an amount that shows, and most of
+#   these intervals are half a point wide to either side.
+# - That is about this part of the data and this encoder. It doesn't refute a study with all of ICBHI and AST.
 #
 # ## Try next
 #

@@ -122,8 +122,8 @@ verdict[elsewhere].to_dict()
 #
 # The committed predictions in `figures/` are from real recordings, so this table is the same on every profile. The
 # models are trained and tested on the single-channel part of ICBHI, and tested on SPRSound's inter-patient test. `mn04`
-# is fine-tuned with five seeds, `mn04_frozen` has ten, and the small `cnn` three. They can't decide about the paper's
-# study. They are the nearest thing that a laptop can run on patients' recordings.
+# is fine-tuned with the recipe that notebook 04 chose on development data, `mn04_frozen` has ten seeds. They can't
+# decide about the paper's study. They are the nearest thing that a laptop can run on patients' recordings.
 
 # %%
 committed = results.headline()
@@ -141,13 +141,12 @@ display.readable(primary[columns], 2)
 
 # %% [markdown]
 # **Checked:** after correction one comparison is left: with the frozen encoder, classes are further apart in angle with
-# QLung, by less than a seventh of a standard deviation (C6). An earlier version of this page said the opposite: it
-# averaged the angles over clips, most of which are normal, and in degrees, whose spread the methods change.
+# QLung, by less than a fifth of a standard deviation (C6).
 
 # %% tags=["check"]
 found = primary[primary["p Holm"] < 0.05]
 assert (found["claim"] + " " + found["backbone"]).tolist() == ["C6 mn04_frozen"]
-assert 0 < found["low"].iloc[0] < found["high"].iloc[0] < 1 / 7
+assert 0 < found["low"].iloc[0] < found["high"].iloc[0] < 1 / 5
 found["difference"].round(2).tolist()
 
 # %% [markdown]
@@ -174,21 +173,23 @@ def ranking(part):
 # The ranking of every corpus and encoder:
 
 # %%
-methods = committed[~committed["method"].str.contains(" ")]
+methods = committed[~committed["method"].str.contains(" ") & committed["corpus"].isin(["icbhi", "sprsound"])]
 groups = methods.groupby(["corpus", "backbone"], sort=False)
 places = pd.DataFrame({key: ranking(part) for key, part in groups}).T
 places = places.rename_axis(["corpus", "backbone"]).reset_index()
 display.readable(places, 0)
 
 # %% [markdown]
-# **Checked:** with a pretrained encoder QLung comes first on SPRSound in fewer than one draw of twenty.
+# **Checked:** fine-tuned, QLung is the first of seven methods on ICBHI and the last on SPRSound, where it comes first
+# in fewer than one draw of a hundred.
 
 # %% tags=["check"]
-pretrained = (places["corpus"] == "sprsound") & (places["backbone"] != "cnn")
-on_sprsound = places[pretrained].set_index("backbone")
-assert len(on_sprsound) == 2
-assert (on_sprsound["QLung first [% of draws]"] < 5).all()
-on_sprsound["QLung's place"].to_dict()
+on_sprsound = places[places["corpus"] == "sprsound"].set_index("backbone")
+assert (on_sprsound["QLung first [% of draws]"] < 1).all()
+assert on_sprsound.loc["mn04", "QLung's place"] == on_sprsound.loc["mn04", "methods"] == 7
+at_home = places[places["corpus"] == "icbhi"].set_index("backbone")
+assert at_home.loc["mn04", "QLung's place"] == 1
+pd.concat({"icbhi": at_home, "sprsound": on_sprsound})["QLung's place"].to_dict()
 
 # %% [markdown]
 # ## Stability with the class margin
@@ -214,13 +215,13 @@ steadiness = pd.DataFrame(rows, columns=columns)
 display.readable(steadiness, 2)
 
 # %% [markdown]
-# Second, the gradient should vary less from step to step. The study `steady` trained both rows of Table 3 again, and
-# kept their histories. The spread is the gradient norm's standard deviation within an epoch, relative to its mean
-# there. The difference has a 95 % interval over paired seeds (Student's t; there is no test set here, so no patients
-# are resampled).
+# Second, the gradient should vary less from step to step. The spread is the gradient norm's standard deviation within
+# an epoch, relative to its mean there. The difference has a 95 % interval over paired seeds (Student's t; there is no
+# test set here, so no patients are resampled).
 
 # %%
-histories = results.evidence("steady", "histories")
+histories = pd.concat([results.evidence(name, "histories") for name in ("sc", "breadth")])
+histories = histories[histories["method"].isin(["quality", "class"])].copy()
 histories["spread"] = histories["grad_norm_sd"] / histories["grad_norm"]
 
 
@@ -258,18 +259,19 @@ figures.save(fig, "08-steady", profile, gradients)
 # %% [markdown]
 # One thin line per seed; thick: their mean.
 #
-# **Checked:** neither is seen. Five seeds can only show a ratio of spreads beyond 3, ten beyond 2: so the Score's says
-# little. Gradients over steps vary alike, to within a fiftieth of their spread over all epochs.
+# **Checked:** the Score does not show it, but three seeds can only show a ratio of spreads beyond 6, ten beyond 2. Over
+# all epochs the gradient varies by 3 % less with the class margin where the encoder is fine-tuned, and by 3 % more
+# where it is frozen: small, and of opposite sign.
 
 # %% tags=["check"]
 assert ((steadiness["low"] < 1) & (steadiness["high"] > 1)).all()
 visible = steadiness.assign(ratio=steadiness["high"] / steadiness["ratio"]).groupby("seeds")["ratio"]
-assert (visible.first().round(1) == [3.1, 2.0]).all()
-assert ((gradients["low"] < 0) & (gradients["high"] > 0)).all()
+assert (visible.first().round(1) == [6.2, 2.0]).all()
 every_epoch = gradients[gradients["over"] == "all epochs"].set_index("backbone")
-reach = every_epoch[["low", "high"]].abs().max(axis=1) / every_epoch["+ quality"]
-assert (reach < 0.02).all()
-reach.round(3).to_dict()
+share = every_epoch["difference"] / every_epoch["+ quality"]
+assert share.round(2).to_dict() == {"mn04": -0.03, "mn04_frozen": 0.03}
+assert every_epoch.loc["mn04", "high"] < 0 < every_epoch.loc["mn04_frozen", "low"]
+share.round(3).to_dict()
 
 # %% [markdown]
 # ## Statistical power
@@ -314,7 +316,7 @@ on_icbhi = committed[committed["corpus"] == "icbhi"]
 for backbone, part in on_icbhi.groupby("backbone", sort=False):
     for (better, than), effect in PAPER.items():
         pair = part[part["method"].isin([better, than])]
-        if pair["method"].nunique() == 2 and pair["seed"].nunique() >= 5:
+        if pair["method"].nunique() == 2:
             n, sd, rest = spreads(pair, better, than)
             ends = np.sqrt((n - 1) / stats.chi2.ppf([0.975, 0.025], n - 1))
             needed = [times_patients(effect, sd * end, rest) for end in (1, *ends)]
@@ -331,13 +333,16 @@ display.readable(power, 2)
 # The paper gives standard deviations over seeds only: the patients' part of the uncertainty isn't in them.
 #
 # **Checked:** fine-tuned, five seeds can't find even the whole of QLung, if the spread over seeds is the one measured.
-# From seed to seed, rows with the angular classifier differ from those without by points.
+# From seed to seed, rows with the angular classifier differ from those without by points. With the frozen encoder as
+# many patients as here are enough for the whole of QLung.
 
 # %% tags=["check"]
 tuned = power[power["backbone"] == "mn04"].set_index("step")
 angular = tuned.loc[["qlung - ce", "qlung - class"]]
 assert np.isinf(angular["patients needed, times these"]).all()
-assert angular["sd over seeds"].min() > 2
+assert angular["sd over seeds"].min() > 1.5
+frozen = power[power["backbone"] == "mn04_frozen"].set_index("step")
+assert frozen.loc["qlung - ce", "patients needed, times these"].round() == 1
 assert on_icbhi["patient_id"].nunique() == 33
 
 # %% [markdown]
@@ -394,9 +399,7 @@ figures.save(fig, "08-power", profile, power)
 # range of what they change in Score on ICBHI, and how many of their intervals exclude 0.
 
 # %%
-studies = ("ledger", "ablation", "sc")
-tried = pd.concat([results.evidence(name, "contrasts") for name in studies])
-tried = tried.query("corpus == 'icbhi' and backbone == 'mn04_frozen'").drop_duplicates("row")
+tried = results.evidence("breadth", "contrasts").query("corpus == 'icbhi'")
 rows = []
 for entry in claims.load("ledger"):
     part = tried[tried["row"].str.contains(entry.get("tried", "nothing"))]
@@ -500,28 +503,23 @@ display.readable(pd.DataFrame(table), 3)
 # **What was seen here**, on a part of the data and with a smaller network, as differences in Score:
 
 # %%
-studies = ("depth", "sc", "ablation")  # fine-tuned, depth comes first: it has more seeds
-seen = pd.concat([results.evidence(name, "contrasts") for name in studies])
+seen = pd.concat([results.evidence(name, "contrasts") for name in ("sc", "breadth")])
 best_on_test = ["ce checkpoint=best_on_test", "qlung checkpoint=best_on_test"]
 rows = ["qlung", "angular", "qlung quality=shuffled", *best_on_test]
-seen = seen[seen["row"].isin(rows)].drop_duplicates(["corpus", "backbone", "row"])
+seen = seen[seen["row"].isin(rows) & seen["corpus"].isin(["icbhi", "sprsound"])]
 seen = seen.drop(columns=["within", "p"])
 display.readable(seen.sort_values(["row", "corpus"], kind="stable"), 2)
 
 # %% [markdown]
 # **Checked:** on no encoder and neither corpus does the interval of QLung, or of the angular classifier alone, lie
-# above 0. Quality margins that are assigned to other clips do as well. On ICBHI the best epoch on test is worth more
-# than QLung is on any encoder, and needs no method at all.
+# above 0. Quality margins that are assigned to other clips do as well.
 
 # %% tags=["check"]
 seen = seen.set_index(["row", "corpus"]).sort_index()
 assert (seen.loc[["qlung", "angular"], "low"] < 0).all()
 shuffled = seen.loc["qlung quality=shuffled"]
 assert ((shuffled["low"] < 0) & (shuffled["high"] > 0)).all()
-gains = seen.xs("icbhi", level="corpus")["difference"]
-assert (gains[best_on_test] > 0).all()
-assert gains[best_on_test].min() > gains["qlung"].max()
-gains.round(2).groupby(level=0).agg(list).to_dict()
+seen["difference"].round(2).groupby(level=[0, 1]).agg(list).to_dict()
 
 # %% [markdown]
 # **Asked of the authors:** every seed's Score, so that rows can be paired, and intervals over patients; which epoch is
@@ -529,9 +527,9 @@ gains.round(2).groupby(level=0).agg(list).to_dict()
 # level $R$ are normalised, and on which audio; on which events of SPRSound Table 2 stands; the code.
 #
 # **Verdict.** A cheap loss with sound formulas, and evidence that doesn't show yet that its parts do what their names
-# say. Nothing here refutes the paper. Fine-tuned, its effects may equal ours, and ours may be 0. With the frozen
-# encoder two of five differ from ours (notebook 05), on fewer recordings and with a smaller network. Recommended: a
-# revision with the rows and intervals asked for, which the authors' data and network can give.
+# say. Nothing here refutes the paper. Fine-tuned, its effects may equal ours, and ours may be 0. On ICBHI the gain has
+# the paper's sign and size, and is one of the line between normal and abnormal (notebook 05). Recommended: a revision
+# with the rows and intervals asked for, which the authors' data and network can give.
 
 # %% [markdown]
 # ## What we found

@@ -39,7 +39,9 @@
 # `path` is a WAV, FLAC, OGG or MP3 file, or a folder of them, or a recording of a corpus, such as
 # `icbhi:101_1b1_Al_sc_Meditron` (`data` is then the folder that holds `icbhi/`). Several are
 # written on lines of their own. Without it, a test recording of the profile is taken. `network`
-# is the folder of a trained network; without it, the profile's run of QLung with seed 0 answers.
+# is the folder of a trained network. Without it, a recording of yours is answered by the
+# [committed network](../network/README.md), and the profile's test recording by the profile's run
+# of QLung with seed 0.
 
 # %% tags=["parameters"]
 path: str = ""
@@ -72,7 +74,7 @@ from qlung.training import profiles
 # %%
 torch.manual_seed(0)
 figures.use_style()
-known = listen.load(profile, data, network)
+known = listen.load("" if path else profile, data, network)
 Markdown(f"**{known.about}**")
 
 # %% [markdown] tags=["book"]

@@ -9,7 +9,6 @@ import pandas as pd
 import publish_evidence
 import pytest
 from PIL import Image
-from scipy import stats
 from typer.testing import CliRunner
 
 from qlung import backbones, evaluation, paths
@@ -163,18 +162,6 @@ def test_committed_predictions_name_no_recording(path):
     assert "recording_id" not in kept
 
 
-@pytest.mark.parametrize(("backbone", "study"), [("mn04", "depth"), ("mn04_frozen", "sc")])
-def test_training_again_gave_the_same_predictions(backbone, study):
-    """`steady` was trained from nothing, commits later than the studies that its rows come from."""
-    key = ["corpus", "method", "seed", "event_id"]
-    again, first = (kept[kept["backbone"] == backbone] for kept in map(results.evidence, ("steady", study)))
-    both = again.merge(first, on=key, suffixes=("", " before"), validate="one_to_one")
-    assert len(both) == len(again) > 20_000
-    for name in ("label", "predicted", "p0", "p3", "c0", "c3"):
-        assert (both[name] == both[f"{name} before"]).all(), name
-    assert not set(again["run"]) & set(first["run"])
-
-
 def test_what_is_committed_keeps_the_order_of_clips_that_a_network_is_sure_of(tmp_path, monkeypatch):
     """Four digits of a probability would make ties of them, of 16 % of the clips with the first study's frozen CE."""
     table = made_up({"ce": 0.6}, patients=3, seeds=1).assign(run="a", device="Litt3200", listed_device="Litt3200")
@@ -190,13 +177,15 @@ def test_what_is_committed_keeps_the_order_of_clips_that_a_network_is_sure_of(tm
 
 
 def test_committed_histories_are_those_of_the_committed_runs():
-    curves, kept = results.evidence("steady", "histories"), results.evidence("steady")
-    assert set(curves["run"]) == set(kept["run"])
-    assert curves.groupby("backbone")["epoch"].max().to_dict() == {"mn04": 8, "mn04_frozen": 30}
+    for study in ("sc", "breadth"):
+        curves, kept = results.evidence(study, "histories"), results.evidence(study)
+        assert set(curves["run"]) == set(kept[~kept["method"].str.contains(" ")]["run"])
+        epochs = {record["run"]: record["config"]["epochs"] for record in results.records(study)}
+        assert all(last == epochs[run] for run, last in curves.groupby("run")["epoch"].max().items())
     drawn = pd.read_csv(paths.ROOT / "figures/sc/04-curves.csv")
     assert set(drawn["gamma"]) == {0.5}  # the methods themselves, no variant
-    with pytest.raises(ConfigError, match="no histories of profile 'folds' are committed"):
-        results.evidence("folds", "histories")
+    with pytest.raises(ConfigError, match="no histories of profile 'depth' are committed"):
+        results.evidence("depth", "histories")
 
 
 def test_committed_pictures_carry_their_numbers():
@@ -224,58 +213,36 @@ def test_claims_can_be_checked_without_data():
 
 
 def test_what_the_readme_says_in_words_is_so():
-    """Its paragraph "In short", sentence by sentence, from the committed predictions."""
-    kept = results.headline()
-    against = evaluation.contrasts(kept).query("backbone != 'cnn'")
-    methods = against[~against["row"].str.contains(" ")]
-    home = methods[methods["corpus"] == "icbhi"]
-    assert home["backbone"].value_counts().to_dict() == {"mn04_frozen": 12, "mn04": 5}
-    assert (home["low"] < 0).all()
-    assert methods[(methods["corpus"] == "sprsound") & (methods["low"] > 0)]["row"].tolist() == ["arcface"]
-    table = evaluation.over_seeds(evaluation.score_table(kept, ["corpus", "backbone", "method", "seed"]),
-                                  ["corpus", "backbone", "method"])  # fmt: skip
-    tuned = table[(table["corpus"] == "icbhi") & (table["backbone"] == "mn04")]
-    assert (tuned["Score mean"] < 50).all()
-    seeds = table.groupby("backbone")["seeds"].unique().explode().to_dict()
-    assert seeds == {"mn04": 5, "mn04_frozen": 10, "cnn": 3}
-    assert methods[(methods["corpus"] == "sprsound") & (methods["high"] < 0)]["row"].tolist() == ["ldam"]
-    abroad = kept[(kept["corpus"] == "sprsound") & (kept["backbone"] == "mn04_frozen")]
-    same_line = evaluation.difference(evaluation.at_line(abroad, "cross-fitted"), "arcface", "ce")
-    assert same_line["low"] < 0 < same_line["high"]
-    gains = {("quality", "fixed"): 0.75, ("qlung", "class"): 1.45, ("qlung", "ce"): 2.46}
-    for backbone in ("mn04", "mn04_frozen"):
-        part = kept[(kept["corpus"] == "icbhi") & (kept["backbone"] == backbone)]
-        for pair, gain in gains.items():
-            found = evaluation.difference(part, *pair)
-            assert found["low"] < 0 < found["high"]
-            assert backbone == "mn04_frozen" or gain < found["high"]
-    primary = claims.primary(kept)
-    standing = primary[primary["p Holm"] < 0.05]
-    assert standing["claim"].tolist() == ["C6"]
-    assert standing[["low", "high"]].round(2).to_numpy().tolist() == [[0.02, 0.13]]
-    assert primary.groupby("claim")["patients"].first()[["C1", "C2"]].round().tolist() == [11, 7]
-    tried = pd.concat([evaluation.contrasts(results.evidence(name)) for name in ("ablation", "ledger")])
-    tried = tried[(tried["corpus"] == "icbhi") & tried["row"].str.contains(" ")]
-    shuffled = pd.concat([tried, against])[lambda t: t["row"].str.endswith("quality=shuffled")]
-    assert set(shuffled["backbone"]) == {"mn04", "mn04_frozen"}
-    assert ((shuffled["low"] < 0) & (shuffled["high"] > 0)).all()
-    assert (shuffled.query("backbone == 'mn04' and corpus == 'icbhi'")["within"] < 0.75).all()
-    chosen = tried["row"].str.contains("checkpoint=")
-    assert ((tried["low"] < 0) & (tried["high"] > 0))[~chosen].all()
-    assert ((tried["high"] - tried["low"]) / 2)[~chosen].between(1, 2).mean() > 0.5
-    picked = tried[tried["row"].str.endswith("best_on_test")]["difference"]
-    assert picked.max() > min(gains.values())
-    curves = results.evidence("steady", "histories")
-    spread = curves.assign(spread=curves["grad_norm_sd"] / curves["grad_norm"])
-    by_seed = evaluation.score_table(kept, ["backbone", "corpus", "method", "seed"])
-    by_seed = dict(iter(by_seed.groupby(["backbone", "corpus", "method"])["Score"]))
-    for backbone in ("mn04", "mn04_frozen"):
-        for corpus in ("icbhi", "sprsound"):
-            pair = [by_seed[backbone, corpus, method] for method in ("quality", "class")]
-            _, low, high = evaluation.sd_ratio(pair[1].std(), pair[0].std(), len(pair[0]))
-            assert low < 1 < high
-        steps = spread[spread["backbone"] == backbone].pivot_table("spread", "seed", "method")
-        assert stats.ttest_rel(steps["class"], steps["quality"]).pvalue > 0.05
+    """Its first screen, sentence by sentence, from the committed predictions."""
+    words = " ".join((paths.ROOT / "README.md").read_text(encoding="utf-8").split())
+
+    def told(part, better="qlung", than="ce"):
+        found = evaluation.difference(part, better, than)
+        text = "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**found).replace("+-", "-")
+        assert text in words, text
+        return found
+
+    on = dict(iter(results.evidence("sc").groupby("corpus")))
+    gain = told(on["icbhi"])
+    assert gain["low"] < 0 < 2.46 < gain["high"]
+    told(evaluation.at_line(on["icbhi"], "cross-fitted"))
+    assert all(told(on[name])["difference"] < 0 for name in on if name != "icbhi")
+    assert told(results.evidence("breadth").query("corpus == 'icbhi'"))["high"] < 2.46
+    told(results.evidence("sc-cv"))
+    told(results.evidence("sc-unmasked").query("corpus == 'icbhi'"))
+    shuffled = told(on["icbhi"], "qlung quality=shuffled", "qlung")
+    assert abs(shuffled["difference"]) < 0.1
+    ranking = results.evidence("tune", "ranking").query("backbone == 'mn04'")
+    ranking["of"] = ranking["method"].str.split().str[0]
+    moved = ranking.groupby("of")["mean"].max() - ranking.set_index("method")["mean"][["ce", "qlung"]]
+    assert f"by {moved['ce']:.0f} points for CE and by {moved['qlung']:.0f} for QLung" in words
+    patients = claims.primary(results.evidence("sc")).groupby("claim")["patients"].first()
+    assert f"as {patients['C1']:.0f} of equal weight on ICBHI and as {patients['C2']:.0f} on SPRSound" in words
+    scores = evaluation.bootstrap(on["icbhi"])
+    assert (scores.iloc[1:].quantile(0.025) < 50).all()
+    sizes = {name: f"{part['event_id'].nunique():,}" for name, part in on.items()}
+    for name, what in (("icbhi", "clips"), ("sprsound", "clips"), ("sprsound-intra", "clips"), ("kauh", "recordings")):
+        assert f"{sizes[name]} {what}" in words
 
 
 def test_no_training_clip_of_a_committed_run_was_without_quality():
@@ -367,9 +334,7 @@ def test_what_readers_are_told_of_batch_norm_is_in_the_table():
     rows = results.evidence("tune", "ranking").query("backbone == 'mn04'").set_index("method")["difference"]
     least, most = sorted(rows[[f"{method} batch_norm=frozen" for method in ("ce", "qlung")]])
     told = f"worth {least:.0f} to {most:.0f} points"
-    for text in (paths.ROOT / "README.md", paths.EXPERIMENTS):
-        words = text.read_text(encoding="utf-8").replace("\n#", "").split()
-        assert told in " ".join(words), text
+    assert told in " ".join(paths.EXPERIMENTS.read_text(encoding="utf-8").replace("\n#", "").split())
 
 
 def test_committed_rows_of_the_frozen_encoder_can_be_trained_again(real_root, tmp_path, monkeypatch):
@@ -379,18 +344,18 @@ def test_committed_rows_of_the_frozen_encoder_can_be_trained_again(real_root, tm
     except WeightsError as error:
         pytest.skip(f"no mn04 weights: {error}")
     monkeypatch.setenv("QLUNG_RUNS", str(tmp_path))
-    which = {"most": 4, "backbone": "mn04_frozen", "method": "ce"}
-    found = results.retrained("sc", str(real_root), **which)
-    assert found["corpus"].tolist() == ["icbhi", "sprsound"]
-    assert found["rows"].tolist() == [4, 4]
+    which = {"most": 4, "method": "ce"}
+    found = results.retrained("breadth", str(real_root), **which)
+    assert found["corpus"].tolist() == ["icbhi", "sprsound", "sprsound-intra"]
+    assert found["rows"].tolist() == [4, 4, 4]
     assert found["agrees"].all(), found
-    command = ["check", "--profile", "sc", "--data", str(real_root), "--retrain", "4", "--backbone", "mn04_frozen"]
+    command = ["check", "--profile", "breadth", "--data", str(real_root), "--retrain", "4"]
     assert CliRunner().invoke(cli.app, [*command, "--method", "ce"]).exit_code == 0
-    always_normal = results.evidence("sc").assign(predicted=0)  # as if other networks had been committed
+    always_normal = results.evidence("breadth").assign(predicted=0)  # as if other networks had been committed
     monkeypatch.setattr(results, "evidence", lambda profile: always_normal)
-    again = results.retrained("sc", str(real_root), **which)
-    assert again["Score committed"].tolist() == [50, 50]
+    again = results.retrained("breadth", str(real_root), **which)
+    assert again["Score committed"].tolist() == [50, 50, 50]
     assert not again["agrees"].any()
     assert CliRunner().invoke(cli.app, [*command, "--method", "ce"]).exit_code == 1
-    with pytest.raises(ConfigError, match="'folds' has folds, or no such row"):
-        results.retrained("folds", str(real_root))
+    with pytest.raises(ConfigError, match="'sc-cv' has folds, or no such row"):
+        results.retrained("sc-cv", str(real_root))

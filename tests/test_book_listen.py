@@ -11,8 +11,8 @@ import soundfile
 import torch
 from typer.testing import CliRunner
 
-from qlung import load_corpus, paths, quality
-from qlung.book import cli, listen
+from qlung import evaluation, load_corpus, paths, quality
+from qlung.book import cli, listen, results
 from qlung.corpora import CLASSES, kauh
 from qlung.errors import AudioError, ConfigError, TrainingError
 from qlung.training import fit, predict, profiles
@@ -283,3 +283,23 @@ def test_a_network_of_real_recordings_says_of_whom_and_on_what_terms(network, tm
     about = listen.Network(tmp_path).about
     assert f"trained on {clips['patient_id'].nunique()} patients of icbhi (freely available for research" in about
     assert about.endswith("Not a medical device: nothing about a patient may be decided with it.")
+
+
+def test_the_committed_network_answers_without_data_and_its_card_is_true(tmp_path):
+    home = listen.COMMITTED
+    assert sum(path.stat().st_size for path in home.iterdir()) < 5e6
+    network = listen.load()
+    assert network.folder == home
+    assert not network.clips["event_id"].str.contains("_").any()  # no name of a recording
+    assert "Not a medical device" in network.about
+    soundfile.write(tmp_path / "x.wav", sound(9, 4000), 4000)
+    assert sum(hear(tmp_path / "x.wav", network)["p"].values()) == pytest.approx(1, abs=1e-4)
+    record = json.loads((home / "run.json").read_text(encoding="utf-8"))
+    kept = results.evidence("sc")
+    (run,) = (one["run"] for one in results.records("sc") if one["config"] == record["config"])
+    own = kept[kept["run"] == run]
+    scores = evaluation.score_table(own, ["corpus"]).round(2).set_index("corpus")
+    card = (home / "README.md").read_text(encoding="utf-8")
+    for corpus, row in scores.iterrows():
+        line = next(line for line in card.splitlines() if line.startswith(f"| {corpus} | all |"))
+        assert f"| {row['n']:.0f} | {row['Sp']:.2f} | {row['Se']:.2f} | {row['Score']:.2f} |" in line

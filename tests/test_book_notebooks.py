@@ -229,6 +229,9 @@ def test_variants_are_named_by_what_they_change():
         "ce", "ce lam=0", "ce lam=1", "qlung lam=0", "qlung lam=1", "qlung quality=inverted"
     ]  # fmt: skip
     assert [config.seed for _, config in rows] == [0, 1] * 6
+    mine = profiles.Profile("mine", ["icbhi"], {"cnn": settings})
+    assert mine.rows(method="ce") == rows[:6]  # a method with its variants, ...
+    assert mine.rows(method="ce lam=1", seed=1) == [rows[5]]  # ... or one row by its label
     assert rows[6][1].lam == 0
     assert all(config.lr == 1e-3 for _, config in rows)
     settings["variants"] = [{"method": "qlung", "lamda": 1}]
@@ -238,7 +241,7 @@ def test_variants_are_named_by_what_they_change():
         profiles.Profile("mine", ["icbhi"], {}, split="mine")
 
 
-@pytest.mark.parametrize("line", ['split = "folds"', 'train_on = "synthetic-sprsound"', 'split = "official_disjoint"'])
+@pytest.mark.parametrize("line", ['split = "folds"', 'train_on = "synthetic-sprsound"'])
 def test_profiles_divide_the_corpora_as_they_say(line, synthetic_root, tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "EXPERIMENTS", tmp_path / "experiments.toml")
     paths.EXPERIMENTS.write_text(SMALL.replace("\n[profiles.demo.b", f"\n{line}\n[profiles.demo.b"))
@@ -248,12 +251,12 @@ def test_profiles_divide_the_corpora_as_they_say(line, synthetic_root, tmp_path,
         for test in tests.values():
             assert not set(train.recordings["patient_id"]) & set(test.recordings["patient_id"])
     if "folds" in line:
-        tested = [name for _, tests in parts for name in tests["validation"].events["event_id"]]
-        assert sorted(tested) == sorted(icbhi.select("train").events["event_id"])
-        assert all(set(tests) == {"validation"} for _, tests in parts)
+        tested = [name for _, tests in parts for name in tests["synthetic-icbhi"].events["event_id"]]
+        assert sorted(tested) == sorted(icbhi.events["event_id"])
+        assert all(set(tests) == {"synthetic-icbhi"} for _, tests in parts)
     else:
         ((train, tests),) = parts
-        assert train.name == ("synthetic-sprsound" if "sprsound" in line else "synthetic-icbhi")
+        assert train.name == "synthetic-sprsound"
         assert tests["synthetic-sprsound"].fingerprint() == sprsound.select("test").fingerprint()
 
 

@@ -23,17 +23,13 @@ def test_the_official_split_shares_two_patients(reference):
     assert sorted(patient for patient, both in by_patient.items() if len(both) == 2) == ["156", "218"]
 
 
-def test_shared_patients_are_moved_and_nothing_is_lost(part):
+def test_shared_patients_are_found_and_a_split_changes_nothing_else(part):
     shared = splits.shared_patients(part)
     assert shared["patient_id"].tolist() == ["218"]  # of 156, only one side is at hand
-    for to in ("test", "train"):
-        disjoint = splits.official_disjoint(part, to)
-        assert not splits.shared_patients(disjoint).shape[0]
-        moved = (disjoint.events["split"] != part.events["split"]).sum()
-        assert moved == shared["train" if to == "test" else "test"].sum() > 0
-        assert disjoint.events.drop(columns="split").equals(part.events.drop(columns="split"))
-    with pytest.raises(ConfigError, match="'train' or 'test'"):
-        splits.official_disjoint(part, "validation")
+    moved = splits.with_split(part, part.recordings["split"].mask(part.recordings["patient_id"] == "218", "test"))
+    assert not splits.shared_patients(moved).shape[0]
+    assert (moved.events["split"] != part.events["split"]).sum() == shared["train"].sum() > 0
+    assert moved.events.drop(columns="split").equals(part.events.drop(columns="split"))
 
 
 def test_folds_cover_every_event_once_and_keep_patients_together(part):

@@ -374,27 +374,6 @@ def test_crops_tilts_and_mixed_bands_do_what_they_say():
     assert mixed.mean(2).max() <= x.mean(2).max() + 1e-4
 
 
-def test_mixup_mixes_clips_and_losses_alike(flat, corpora, train, monkeypatch):
-    config, seen = dataclasses.replace(QUICK, method="ce", epochs=1, augment=False, batch_size=8), []
-    job = loop.Trainer(dataclasses.replace(config, mixup=1.0), *corpora, torch.device("cpu"))
-    mates, own = job.mixture(8)
-    assert sorted(mates.tolist()) == list(range(8))
-    assert 0 < own < 1
-    assert loop.Trainer(config, *corpora, torch.device("cpu")).mixture(8)[1] == 1
-
-    given = loop.Objective.forward
-    monkeypatch.setattr(loop.Objective, "forward", lambda self, *batch: seen.append(batch) or given(self, *batch))
-    monkeypatch.setattr(loop.Trainer, "mixture", lambda self, clips: (torch.arange(clips).flip(0), 0.25))
-    monkeypatch.setattr(loop.Trainer, "order", lambda self: torch.arange(8))
-    run = train(dataclasses.replace(config, mixup=1.0), "mixed")
-    (logits, *_, target, aqs), (again, *_, others, their_aqs) = seen
-    assert torch.equal(logits, again)  # one network's answer to a quarter of a clip and three of its mate, ...
-    assert torch.equal(others, target.flip(0))  # ... and the losses of both labels, in the same shares
-    assert torch.equal(their_aqs, aqs.flip(0))
-    halves = [torch.nn.functional.cross_entropy(logits, labels) for labels in (target, others)]
-    assert run.history["loss"].item() == pytest.approx((0.25 * halves[0] + 0.75 * halves[1]).item(), rel=1e-5)
-
-
 def test_bfloat16_trains_and_is_recorded(train):
     run = train(dataclasses.replace(QUICK, precision="bf16"))
     assert json.loads((run.folder / "run.json").read_text())["config"]["precision"] == "bf16"
@@ -441,7 +420,6 @@ def test_heads_compute_in_float32_inside_autocast(method, flat, corpora):
      ({"tilt_db": 6.0, "backbone": "mn04_frozen"}, "tilt_db and band_mix go with cnn and mn04, not with mn04_frozen"),
      ({"crop_s": 4.0, "pad": "silence"}, "crop_s goes with pad='repeat'"), ({"crop_s": 9.0}, "crop_s"),
      ({"frozen_blocks": 4}, "frozen_blocks goes with mn04, not with cnn"),
-     ({"mixup": 0.5, "method": "ce_weighted"}, "mixup goes with neither ce_weighted"),
      ({"probe_epochs": 3, "epochs": 3}, r"probe_epochs=3 below, .* the number of epochs \(3\)"),
      ({"average": 2, "checkpoint": "val"}, "average=2 goes with checkpoint='last'")],
 )  # fmt: skip
