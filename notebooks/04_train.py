@@ -266,12 +266,12 @@ display.readable(tuned[["of", "setting", *sets, "mean"]], 1)
 # What is a choice worth? Drawn is the mean minus that of the row without the last named setting.
 
 # %% jupyter={"source_hidden": true}
-fig, axes = plt.subplots(1, 2, figsize=(10, 0.14 * len(tuned) + 1.4), sharex=True)
+fig, axes = plt.subplots(2, 1, figsize=(10, 0.24 * len(tuned) + 1.4), sharex=True)
 for ax, (name, part) in zip(axes, tuned[tuned["method"] != tuned["of"]].groupby("of"), strict=True):
     figures.intervals(ax, part, part["setting"])
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_xlabel("difference of the mean [points], 95 % over patients")
     ax.set_title(figures.METHOD_NAMES[name])
+axes[1].set_xlabel("difference of the mean [points], 95 % over patients")
 figures.save(fig, "04-recipe", profile, tuned)
 
 # %% [markdown]

@@ -5,6 +5,7 @@ Windows are KAUH's (`corpora.kauh.windows`): 8 s, a new one every 4 s, and a rec
 
 import collections
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from ..corpora.tables import SHORTEST_S
 from ..errors import AudioError, ConfigError, TrainingError
 from ..margins import Objective
 from ..training import Config, Model, profiles, runs
-from . import notebooks
+from . import notebooks, results
 
 COMMITTED = paths.ROOT / "network"  # such a folder as `Network` reads
 FORMATS = (".wav", ".flac", ".ogg", ".mp3")
@@ -50,9 +51,8 @@ class Network:
     def __init__(self, folder: Path):
         self.folder = folder
         try:
-            settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))["config"]
-            settings["pretrained"] = settings["backbone"] == "mn04_frozen"  # others' weights are all in the run's
-            self.config = c = Config(**settings)
+            c = results.settings(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+            self.config = c = dataclasses.replace(c, pretrained=c.backbone == "mn04_frozen")  # else all is in the run's
             self.model, self.clips = Model(c).eval(), pd.read_parquet(folder / "clips.parquet")
             missing, unknown = load_model(self.model, folder / "model.safetensors", strict=False)
             if lacking := [*unknown, *(name for name in missing if not name.startswith(UNUSED))]:
