@@ -48,7 +48,7 @@ def unpack(archive: Path, dest: Path, strip: int = 0, max_bytes: int = 8 * 10**9
             for member in members:
                 member.filename = member.filename.split("/", strip)[-1]
                 bundle.extract(member, dest)
-    except (zipfile.BadZipFile, zlib.error, EOFError, IndexError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, IndexError, RuntimeError, ValueError) as error:  # 3.12: no name
         raise DownloadError(f"'{archive.name}' is damaged or encrypted: {error}. Fetch it again.") from error
 
 
