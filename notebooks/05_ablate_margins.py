@@ -272,9 +272,9 @@ assert (known["p (ours = paper's)"] > 0.05).all()
 known["p (ours = paper's)"].min().round(3)
 
 # %% [markdown]
-# **Checked:** fine-tuned, QLung's Score on ICBHI is above CE's with every seed, by 1.7 to 5 points. It is a gain of the
-# line between normal and abnormal, not of the order of the clips: with both lines drawn by the same rule
-# (`cross-fitted`, notebook 06) nothing is left of it.
+# **Checked:** fine-tuned, QLung's Score on ICBHI is above CE's with every seed, by 1.7 to 5 points. It comes from
+# the operating point (where normal is separated from abnormal), not from a better order of the clips: with the same
+# rule for both operating points (`cross-fitted`, notebook 06) nothing is left of it.
 
 # %% tags=["check"]
 pair = real["fine-tuned"].query("method in ('ce', 'qlung')")
@@ -453,7 +453,8 @@ scores.round(1).to_dict()
 # - By the paper's own means and spreads, its quality and class steps can't be distinguished from chance with five
 #   seeds. The step to the angular classifier and the whole of QLung are at the edge.
 # - Fine-tuned with a recipe chosen on development data, QLung scores higher than CE on ICBHI with every seed. The
-#   interval over patients and seeds contains both 0 and the paper's gain. It is a gain of the line, not of the order.
+#   interval over patients and seeds contains both 0 and the paper's gain. It comes from the operating
+#   point, not from a better order of the clips.
 # - Which clips get the large margins makes no difference on ICBHI, to within 0.3 points with the frozen encoder.
 # - No constant of the paper and no reading of its text changes Score on ICBHI by an amount that shows, and most of
 #   these intervals are half a point wide to either side.

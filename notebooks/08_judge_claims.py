@@ -528,7 +528,7 @@ seen["difference"].round(2).groupby(level=[0, 1]).agg(list).to_dict()
 #
 # **Verdict.** A cheap loss with sound formulas, and evidence that doesn't show yet that its parts do what their names
 # say. Nothing here refutes the paper. Fine-tuned, its effects may equal ours, and ours may be 0. On ICBHI the gain has
-# the paper's sign and size, and is one of the line between normal and abnormal (notebook 05). Recommended: a revision
+# the paper's sign and size, and comes from the operating point alone (notebook 05). Recommended: a revision
 # with the rows and intervals asked for, which the authors' data and network can give.
 
 # %% [markdown]

@@ -216,21 +216,21 @@ def test_what_the_readme_says_in_words_is_so():
     """Its first screen, sentence by sentence, from the committed predictions."""
     words = " ".join((paths.ROOT / "README.md").read_text(encoding="utf-8").split())
 
-    def told(part, better="qlung", than="ce"):
+    def in_readme(part, better="qlung", than="ce"):
         found = evaluation.difference(part, better, than)
         text = "{difference:+.1f} ({low:+.1f} to {high:+.1f})".format(**found).replace("+-", "-")
         assert text in words, text
         return found
 
     on = dict(iter(results.evidence("sc").groupby("corpus")))
-    gain = told(on["icbhi"])
+    gain = in_readme(on["icbhi"])
     assert gain["low"] < 0 < 2.46 < gain["high"]
-    told(evaluation.at_line(on["icbhi"], "cross-fitted"))
-    assert all(told(on[name])["difference"] < 0 for name in on if name != "icbhi")
-    assert told(results.evidence("breadth").query("corpus == 'icbhi'"))["high"] < 2.46
-    told(results.evidence("sc-cv"))
-    told(results.evidence("sc-unmasked").query("corpus == 'icbhi'"))
-    shuffled = told(on["icbhi"], "qlung quality=shuffled", "qlung")
+    in_readme(evaluation.at_line(on["icbhi"], "cross-fitted"))
+    assert all(in_readme(on[name])["difference"] < 0 for name in on if name != "icbhi")
+    assert in_readme(results.evidence("breadth").query("corpus == 'icbhi'"))["high"] < 2.46
+    in_readme(results.evidence("sc-cv"))
+    in_readme(results.evidence("sc-unmasked").query("corpus == 'icbhi'"))
+    shuffled = in_readme(on["icbhi"], "qlung quality=shuffled", "qlung")
     assert abs(shuffled["difference"]) < 0.1
     ranking = results.evidence("tune", "ranking").query("backbone == 'mn04'")
     ranking["of"] = ranking["method"].str.split().str[0]
@@ -330,11 +330,11 @@ def test_a_row_whose_settings_have_changed_is_trained_and_published_anew(tmp_pat
     assert {record["config"]["epochs"] for record in publish_evidence.records("mine")} == {2}
 
 
-def test_what_readers_are_told_of_batch_norm_is_in_the_table():
+def test_what_is_stated_of_batch_norm_is_in_the_table():
     rows = results.evidence("tune", "ranking").query("backbone == 'mn04'").set_index("method")["difference"]
     least, most = sorted(rows[[f"{method} batch_norm=frozen" for method in ("ce", "qlung")]])
-    told = f"worth {least:.0f} to {most:.0f} points"
-    assert told in " ".join(paths.EXPERIMENTS.read_text(encoding="utf-8").replace("\n#", "").split())
+    stated = f"worth {least:.0f} to {most:.0f} points"
+    assert stated in " ".join(paths.EXPERIMENTS.read_text(encoding="utf-8").replace("\n#", "").split())
 
 
 def test_committed_rows_of_the_frozen_encoder_can_be_trained_again(real_root, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from qlung.errors import QlungError, TrainingError
 from qlung.training import experiments, profiles, runs
 
 CARD = paths.ROOT / "tools" / "network.md.jinja"
-AGES = {"0 to 2": (0, 3), "3 to 5": (3, 6), "6 to 18": (6, 19)}  # years, as in notebook 07
+AGES = ["0 to 2", "3 to 5", "6 to 18"]  # years, as in notebook 07
 SHOWN = ["n", "Sp", "Se", "Score", "AUROC", "ECE"]
 
 
@@ -53,7 +53,7 @@ def card(predictions: pd.DataFrame) -> str:
     groups["by device"] = predictions.assign(group=predictions["listed_device"])
     children = predictions[predictions["corpus"] == "sprsound"]
     years = children["recording_id"].str.split("_").str[1].astype(float)
-    named = pd.cut(years, [0, 3, 6, 19], labels=list(AGES), right=False)
+    named = pd.cut(years, [0, 3, 6, 19], labels=AGES, right=False)
     groups["by age [years]"] = children.assign(group=named.astype(str)).sort_values("group")
     tables = {}
     for name, part in groups.items():
