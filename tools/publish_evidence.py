@@ -70,13 +70,13 @@ def with_committed(table: pd.DataFrame, path: Path, still: set[str]) -> pd.DataF
 
 def publish(profile: str, data: str = "") -> list[Path]:
     """Add a profile's finished rows to figures/<profile>/, then write every page."""
-    pairs, home = profiles.parts(profile, data), paths.ROOT / "figures" / profile
+    study, pairs, home = profiles.load_profile(profile), profiles.parts(profile, data), paths.ROOT / "figures" / profile
     if not (folders := finished(profile, pairs)):
         raise TrainingError(f"no row of profile '{profile}' is finished in '{paths.runs_dir(profile)}'")
     home.mkdir(parents=True, exist_ok=True)
-    before, rows = results.records(profile), profiles.load_profile(profile).configs()
+    before, rows = results.records(profile), study.configs()
     still = {record["run"] for record in before if results.settings(record) in rows}
-    of_variants = 4 if profiles.load_profile(profile).split == "tune" else 0  # whose ranking needs their probabilities
+    of_variants = 4 if study.split == "tune" else 0  # whose ranking needs their probabilities
     new = without_names(experiments.stacked(folders, pairs), of_variants)
     kept = with_committed(new, home / "predictions.parquet", still)
     added = {folder.name: json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders.values()}

@@ -164,7 +164,7 @@ def records(profile: str) -> list[dict]:
 
 
 def settings(record: dict) -> Config:
-    """What a record's run was trained with; a setting that is newer than the record had its default."""
+    """What a record's run was trained with; a newer setting had its default, one that is gone is ignored."""
     return Config(**{name: value for name, value in record["config"].items() if name in Config.__dataclass_fields__})
 
 
