@@ -533,6 +533,21 @@ def test_a_full_disk_is_answered_and_survived(train, earlier, monkeypatch):
     assert weights(run) == weights(train(into="whole"))
 
 
+def test_a_checkpoint_that_fails_leaves_no_open_buffer(tmp_path, monkeypatch):
+    """Python 3.12.1 crashes when its garbage collector finds one in the traceback of the error."""
+    given = []
+
+    def full(path, content):
+        given.append(content)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runs, "_write_synced", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        runs.save_checkpoint(tmp_path, {"model": {"x": torch.zeros(10)}})
+    with pytest.raises(ValueError, match="released"):
+        bytes(given[0])
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: a full device cannot be imitated here")
 def test_a_full_device_is_named_for_what_it_is(tmp_path, monkeypatch):
     """torch.save itself would complain of an unexpected position in its own file."""

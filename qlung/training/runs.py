@@ -120,7 +120,8 @@ def save_checkpoint(folder: Path, state: dict) -> None:
         torch.save(state, content)
         if newest.is_file():
             os.replace(newest, previous)
-        _write_synced(newest, content.getbuffer())
+        with content.getbuffer() as view:  # left to the garbage collector after an error it crashes Python 3.12.1
+            _write_synced(newest, view)
 
 
 def load_checkpoint(folder: Path, progress) -> dict:
