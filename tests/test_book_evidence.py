@@ -97,6 +97,15 @@ def test_holm_is_over_the_comparisons_of_claims_alone():
     assert (found["p Holm"] >= found["p"]).all()
 
 
+def test_for_networks_trained_on_sprsound_the_corpora_change_places():
+    there = made_up({"ce": 0.4, "qlung": 0.8}, corpus="sprsound")
+    table = pd.concat([there, made_up({"ce": 0.6, "qlung": 0.6})])
+    found = claims.primary(table, "sprsound").set_index("claim")
+    assert found["corpus"].to_dict() == {"C1": "sprsound", "C2": "icbhi", "C6": "sprsound", "C7": "sprsound"}
+    assert found["shows"][["C1", "C2"]].tolist() == ["supported", "undecided"]
+    assert claims.primary(table).set_index("claim").loc["C2", "difference"] == found.loc["C1", "difference"]
+
+
 @pytest.mark.parametrize(
     ("right", "verdict"),
     [({"ce": 0.4, "qlung": 0.8}, "confirmed"), ({"ce": 0.8, "qlung": 0.4}, "contradicted"),
@@ -184,8 +193,8 @@ def test_committed_histories_are_those_of_the_committed_runs():
         assert all(last == epochs[run] for run, last in curves.groupby("run")["epoch"].max().items())
     drawn = pd.read_csv(paths.ROOT / "figures/sc/04-curves.csv")
     assert set(drawn["gamma"]) == {0.5}  # the methods themselves, no variant
-    with pytest.raises(ConfigError, match="no histories of profile 'depth' are committed"):
-        results.evidence("depth", "histories")
+    with pytest.raises(ConfigError, match="no histories of profile 'published' are committed"):
+        results.evidence("published", "histories")
 
 
 def test_committed_pictures_carry_their_numbers():
@@ -208,7 +217,7 @@ def test_committed_confusions_are_those_of_the_committed_predictions():
 def test_claims_can_be_checked_without_data():
     done = CliRunner().invoke(cli.app, ["check", "--committed"])
     assert done.exit_code == 0
-    assert done.output.count("not testable here") == 8
+    assert done.output.count("not testable here") == 7
     assert "QLung beats cross-entropy" in done.output
 
 
@@ -226,12 +235,17 @@ def test_what_the_readme_says_in_words_is_so():
     gain = in_readme(on["icbhi"])
     assert gain["low"] < 0 < 2.46 < gain["high"]
     in_readme(evaluation.at_line(on["icbhi"], "cross-fitted"))
-    assert all(in_readme(on[name])["difference"] < 0 for name in on if name != "icbhi")
+    assert all(in_readme(on[name])["low"] < 0 for name in on if name != "icbhi")
     assert in_readme(results.evidence("breadth").query("corpus == 'icbhi'"))["high"] < 2.46
-    in_readme(results.evidence("sc-cv"))
+    in_readme(results.evidence("sc-cv").query("backbone == 'mn04_frozen'"))
     in_readme(results.evidence("sc-unmasked").query("corpus == 'icbhi'"))
     shuffled = in_readme(on["icbhi"], "qlung quality=shuffled", "qlung")
     assert abs(shuffled["difference"]) < 0.1
+    there = dict(iter(results.evidence("sprsound").groupby(["backbone", "corpus"])))
+    assert all(in_readme(there[name, "sprsound"])["high"] < 2.46 for name in ("mn04", "mn04_frozen"))
+    assert in_readme(there["mn04_frozen", "sprsound"], "quality", "fixed")["within"] < 0.75 / 2
+    assert in_readme(there["mn04_frozen", "sprsound"], "qlung", "class")["within"] < 1.45 / 2
+    assert all(in_readme(there["mn04", name])["low"] < 0 for name in ("icbhi", "kauh"))
     ranking = results.evidence("tune", "ranking").query("backbone == 'mn04'")
     ranking["of"] = ranking["method"].str.split().str[0]
     moved = ranking.groupby("of")["mean"].max() - ranking.set_index("method")["mean"][["ce", "qlung"]]
@@ -241,8 +255,10 @@ def test_what_the_readme_says_in_words_is_so():
     scores = evaluation.bootstrap(on["icbhi"])
     assert (scores.iloc[1:].quantile(0.025) < 50).all()
     sizes = {name: f"{part['event_id'].nunique():,}" for name, part in on.items()}
-    for name, what in (("icbhi", "clips"), ("sprsound", "clips"), ("sprsound-intra", "clips"), ("kauh", "recordings")):
+    for name, what in (("icbhi", "clips"), ("sprsound", "clips"), ("kauh", "recordings")):
         assert f"{sizes[name]} {what}" in words
+    for study in ("sc", "sprsound"):
+        assert f"{sum(results.records(study)[0]['train_counts']):,} clips of" in words
 
 
 def test_no_training_clip_of_a_committed_run_was_without_quality():

@@ -113,8 +113,7 @@ def check(
         show(found, f"{profile}: rows trained again, mean Score")
         raise typer.Exit(int(not found["agrees"].all()))
     if committed:
-        show(results.verdicts("sc", results.headline()), "claims, judged on the committed studies of real recordings")
-        return
+        return show(results.committed_verdicts(), "claims, judged on the committed studies of real recordings")
     predictions = experiments.load_predictions(profile, data)
     results.write_results(profile, predictions)
     show(results.verdicts(profile, predictions), f"claims, judged on profile {profile}")

@@ -93,28 +93,27 @@ def page(profile: str, predictions: pd.DataFrame, tables: dict, records: list, h
     variant = means["method"].str.contains(" ") & (means["backbone"] != "none")
     rows = contrasts if len(contrasts) <= MOST_ROWS else contrasts.query("low > 0 or high < 0")
     study = profiles.load_profile(profile)
-    as_paper = (study.train_on.removeprefix("synthetic-"), study.split) == ("icbhi", "official")  # as claims suppose
+    trained_on = study.train_on.removeprefix("synthetic-")
     template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), trim_blocks=True, keep_trailing_newline=True)
     return template.render(
         profile=profile, record=records[0], home=home, pictures=pictures, counts=markdown(counts.reset_index()),
         commits=sorted({one["commit"][:12] for one in records}), dirty=any(one["dirty"] for one in records),
         processors=sorted({one.get("processor", one["device"]) for one in records}),
         means=markdown(pretty(means[~variant])), variants=variant.sum(), comparisons=len(contrasts), rows=len(rows),
-        ranking=markdown(tables["ranking"]) if "ranking" in tables else "",
+        ranking=markdown(tables["ranking"]) if "ranking" in tables else "", folds=study.split in ("folds", "tune"),
         differences=markdown(rows.assign(row=rows["row"].map(shown))), runs=runs["run"].nunique(),
-        committed="folder" not in runs,  # of a committed study there are records, and no folders
-        verdicts=markdown(verdicts(profile, predictions)) if as_paper else "", synthetic=not study.recorded,
-        folds=study.split in ("folds", "tune"),
-        primary=markdown(claims.primary(predictions)) if as_paper else "",
+        committed="folder" not in runs, synthetic=not study.recorded,  # of a committed study there are no folders
+        verdicts=markdown(verdicts(profile, predictions)) if (trained_on, study.split) == ("icbhi", "official") else "",
+        primary="" if "ranking" in tables else markdown(claims.primary(predictions, trained_on)), trained_on=trained_on,
     )  # fmt: skip
 
 
 def verdicts(profile: str, predictions: pd.DataFrame) -> pd.DataFrame:
     """`claims.judge`; without the paper's numbers where the recordings are synthetic, for they don't compare."""
+    known = {"better": METHODS, "than": METHODS, "corpus": registry.sources()}
     for claim in claims.load():
-        named = [(claim.get("better", "ce"), METHODS), (claim.get("than", "ce"), METHODS)]
-        named.append((claim.get("corpus", "icbhi"), registry.sources()))
-        if wrong := [f"'{word}': {choices(word, known)}" for word, known in named if word not in known]:
+        if wrong := [f"'{claim[key]}': {choices(claim[key], known[key])}" for key in known
+                     if key in claim and claim[key] not in known[key]]:  # fmt: skip
             raise ConfigError(f"claims.toml, {claim['id']}: unknown {wrong[0]}")
     table = claims.judge(profile, predictions)
     return table if profiles.load_profile(profile).recorded else table.drop(columns="paper")
@@ -210,5 +209,12 @@ def retrained(profile: str, data: str = "", most: int = 10, progress=lambda shar
 
 def headline() -> pd.DataFrame:
     """Predictions behind the README's table: of mn04 fine-tuned (sc), and of the methods with it frozen (breadth)."""
-    wide = evidence("breadth")
-    return pd.concat([evidence("sc"), wide[~wide["method"].str.contains(" ")]], ignore_index=True)
+    tables = [evidence("sc"), evidence("breadth").loc[lambda table: ~table["method"].str.contains(" ")]]
+    return pd.concat(tables, ignore_index=True)
+
+
+def committed_verdicts() -> pd.DataFrame:
+    """`verdicts` of the committed studies, by the corpus that the networks were trained on."""
+    table = verdicts("sc", headline()).rename(columns={"here": "trained on ICBHI"})
+    reverse = claims.judge("sprsound", evidence("sprsound"), "sprsound")["here"]
+    return table.assign(**{"trained on SPRSound": reverse, "verdict": table.pop("verdict")})
