@@ -2,7 +2,7 @@
 
     python benchmarks/oracle.py DIR [SEED ...]
 
-DIR holds icbhi/ and sprsound/ in their owners' layouts. Row "ce" of profile depth is trained by hand: encoder, linear
+DIR holds icbhi/ and sprsound/ in their owners' layouts. Row "ce" of profile published is trained by hand: encoder, linear
 head, Adam with a cosine rate, two masks of time and two of frequency. "same" draws the random numbers that
 `qlung.training.fit` draws, and must end at the Scores of its network: then any difference to another loop is one of
 random numbers. "own" draws others, in other ways (numpy; torch's head), as somebody who had never seen the trainer.
@@ -82,12 +82,12 @@ def scores(net: nn.Module, x: np.ndarray, label: np.ndarray) -> dict:
 def main() -> None:
     torch.set_num_threads(1)
     data, *seeds = sys.argv[1:]
-    corpus, tests = profiles.parts("depth", data)[0]
+    corpus, tests = profiles.parts("published", data)[0]
     front_end = backbones.MobileNet.front_end
     x, y = frontends.extract(corpus, front_end), torch.tensor(corpus.events["label"].to_numpy())
     tested = {name: (frontends.extract(test, front_end), test.events["label"].array) for name, test in tests.items()}
     for seed in map(int, seeds or "012"):
-        (config,) = profiles.load_profile("depth").configs("mn04", "ce", seed)
+        (config,) = profiles.load_profile("published").configs("mn04", "ce", seed)
         for numbers in ("same", "own"):
             net = train(config, x, y, numbers == "same")
             row = {"seed": seed, "numbers": numbers} | {name: scores(net, *pair) for name, pair in tested.items()}
