@@ -2,8 +2,8 @@
 
     python benchmarks/oracle.py DIR [SEED ...]
 
-DIR holds icbhi/ and sprsound/ in their owners' layouts. Row "ce" of profile published is trained by hand: encoder, linear
-head, Adam with a cosine rate, two masks of time and two of frequency. "same" draws the random numbers that
+DIR holds icbhi/ and sprsound/ in their owners' layouts. Row "ce" of profile published is trained by hand: encoder,
+linear head, Adam with a cosine rate, two masks of time and two of frequency. "same" draws the random numbers that
 `qlung.training.fit` draws, and must end at the Scores of its network: then any difference to another loop is one of
 random numbers. "own" draws others, in other ways (numpy; torch's head), as somebody who had never seen the trainer.
 """
