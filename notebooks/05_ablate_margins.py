@@ -458,7 +458,8 @@ scores.round(1).to_dict()
 # - Which clips get the large margins makes no difference on ICBHI, to within 0.3 points with the frozen encoder.
 # - No constant of the paper and no reading of its text changes Score on ICBHI by an amount that shows, and most of
 #   these intervals are half a point wide to either side.
-# - That is about this part of the data and this encoder. It doesn't refute a study with all of ICBHI and AST.
+# - That is about this part of the data and this encoder. It doesn't refute a study with all of ICBHI and AST. What
+#   training on SPRSound shows is in notebook 08.
 #
 # ## Try next
 #
