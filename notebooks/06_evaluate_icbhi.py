@@ -558,7 +558,7 @@ severities = {kind: degrade.SEVERITIES[kind] for kind in ("noise", "clipping", "
 recorded = compared[compared["backbone"] == backbone]
 if backbone not in ("mn04_frozen", "cnn"):
     recorded = recorded[recorded["seed"] == recorded["seed"].min()]
-networks = experiments.load_models(profile, recorded, backbone)
+networks = {key: models[backbone][key] for key in recorded.groupby(["method", "seed"]).groups}
 degraded = predict_degraded(networks, severities)
 n = degraded.groupby(["method", "seed"]).ngroups
 print(f"{backbone} on {corpus}: {n} networks, {len(test.events)} cycles")
