@@ -173,7 +173,8 @@ def test_committed_predictions_name_no_recording(path):
 
 def test_what_is_committed_keeps_the_order_of_clips_that_a_network_is_sure_of(tmp_path, monkeypatch):
     """Four digits of a probability would make ties of them, of 16 % of the clips with the first study's frozen CE."""
-    table = made_up({"ce": 0.6}, patients=3, seeds=1).assign(run="a", device="Litt3200", listed_device="Litt3200")
+    table = made_up({"ce": 0.6}, patients=3, seeds=1).assign(run="a", device="Litt3200", listed_device="Litt3200",
+                                                             seconds=1.0)  # fmt: skip
     abnormal = np.linspace(1e-12, 1e-9, len(table))
     table = table.assign(p0=1 - abnormal, p1=abnormal / 2, p2=abnormal / 4, p3=abnormal / 4)
     home = tmp_path / "figures" / "demo"

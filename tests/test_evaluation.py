@@ -1,6 +1,7 @@
 """Measures, tests and angles against cases counted by hand, known limits and slow oracles."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -428,12 +429,38 @@ def test_claims_measured_on_synthetic_recordings_name_them(corpus, where):
     assert verdicts.loc["C7", "paper"] == "-"  # the paper gives no number
 
 
-def test_auroc_within_equal_length():
-    """A score that only tells length orders everything, and nothing among events of equal length."""
-    length = np.repeat([1.0, 2.0, 3.0, 4.0], 50)
-    positive = np.random.default_rng(8).random(200) < np.repeat([0.9, 0.6, 0.4, 0.1], 50)
-    assert evaluation.auroc(positive, -length) > 0.75
-    assert evaluation.auroc_within(positive, -length, length, 4) == 0.5
-    assert evaluation.auroc_within(positive, positive - length, length, 4) == 1
-    assert evaluation.auroc_within(positive, positive, np.zeros(200)) == 1
-    assert np.isnan(evaluation.auroc_within(np.ones(8, bool), np.arange(8), np.arange(8)))
+def test_auroc_within_length_holds_nothing_that_comes_from_length(probable):
+    """An order by length alone is right where lengths differ, and chance among clips of equal length."""
+    one = probable.query("method == 'ce' and seed == 0")
+    abnormal, noise = one["label"].to_numpy() > 0, np.random.default_rng(8).normal(size=len(one))
+    one = one.assign(seconds=(noise - abnormal).argsort().argsort() * 8 // len(one) + 1.0)  # eight lengths
+
+    def within(p0, table=one):
+        table = table.assign(p0=p0, p1=1 - p0, p2=0.0, p3=0.0)
+        return evaluation.bootstrap(table, "AUROC within length", draws=5).iloc[0]["ce"]
+
+    by_length, sure = (one["seconds"] / 10).to_numpy(), np.where(abnormal, 0.1, 0.9)
+    assert evaluation.auroc(abnormal, -one["seconds"]) > 0.7
+    assert within(by_length) == pytest.approx(50)
+    assert within(0.5 * by_length + 0.02 * sure) == pytest.approx(100)
+    equal = one.assign(seconds=1.0)
+    assert within(one["p0"], equal) == pytest.approx(evaluation.bootstrap(one, "AUROC", draws=5).iloc[0]["ce"])
+    no_pair = one[abnormal]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no pair
+        assert np.isnan(within(no_pair["p0"], no_pair))
+
+
+def test_auroc_within_length_is_the_mean_over_the_pairs_of_each_eighth(probable):
+    table = probable.assign(seconds=np.random.default_rng(9).gamma(2, size=len(probable)))
+    table["seconds"] = table.groupby(["method", "seed"])["seconds"].transform(np.sort)
+    ours = evaluation.bootstrap(table, "AUROC within length", draws=5).iloc[0]
+    for method, part in table.groupby("method"):
+        networks = []
+        for _, network in part.groupby("seed"):
+            eighths = network.assign(eighth=pd.qcut(network["seconds"], 8, labels=False)).groupby("eighth")
+            areas = [(e["label"] > 0, evaluation.odds(e[["p0", "p1", "p2", "p3"]])) for _, e in eighths]
+            areas = [pair for pair in areas if pair[0].nunique() == 2]
+            weights = [side.sum() * (~side).sum() for side, _ in areas]
+            networks.append(100 * np.average([roc_auc_score(*pair) for pair in areas], weights=weights))
+        assert ours[method] == pytest.approx(np.mean(networks))

@@ -12,6 +12,7 @@ import soundfile
 from test_bad_inputs import CHILDREN, NAMES, tone, write_base, write_json
 
 from qlung import evaluation, load_corpus, paths
+from qlung.book import results
 from qlung.corpora import kauh, verify, wav
 from qlung.corpora.tables import CLASSES
 from qlung.errors import ConfigError, CorpusError
@@ -306,12 +307,22 @@ def test_patients_that_were_trained_on_are_no_test(real_root, tmp_path):
 
 
 def test_what_length_alone_gives_on_sprsound(real_root):
-    """The numbers that notebook 07 states."""
+    """The numbers that notebook 07 and the README state; the committed predictions know the lengths, too."""
     test = load_corpus("sprsound", real_root).select("test_inter").events
-    seconds = test["end_s"] - test["start_s"]
-    assert 100 * evaluation.auroc(test["label"] > 0, -seconds) == pytest.approx(83.3, abs=0.05)
-    assert evaluation.icbhi_score(test["label"], np.where(seconds < 1, 2, 0)).score == pytest.approx(70.0, abs=0.05)
-    assert seconds.groupby(test["label"] > 0).median().round(2).tolist() == [1.66, 0.67]
+    recorded = test.assign(seconds=test["end_s"] - test["start_s"])
+    committed = results.evidence("sc").query("corpus == 'sprsound'").drop_duplicates("event_id")
+    for test in (recorded, committed):
+        abnormal, seconds = test["label"] > 0, test["seconds"]
+        assert 100 * evaluation.auroc(abnormal, -seconds) == pytest.approx(83.3, abs=0.05)
+        assert evaluation.icbhi_score(test["label"], np.where(seconds < 1, 2, 0)).score == pytest.approx(70.0, abs=0.05)
+        assert seconds.groupby(abnormal).median().round(2).tolist() == [1.66, 0.67]
+
+
+def test_the_readme_counts_the_clips_and_patients_that_were_trained_on(real_root):
+    words = " ".join((paths.ROOT / "README.md").read_text(encoding="utf-8").split())
+    for study, who in {"sc": "patients", "sprsound": "children"}.items():
+        train, _ = profiles.parts(study, str(real_root))[0]
+        assert f"{len(train.events):,} clips of {train.recordings['patient_id'].nunique()} {who}" in words
 
 
 def test_the_registry_knows_every_recorded_corpus():

@@ -23,15 +23,15 @@ from qlung.training import experiments, profiles
 
 KEPT = ["corpus", "backbone", "method", "seed", "run", "patient_id", "event_id", "label", "predicted", "aqs",
         "device", "listed_device"]  # fmt: skip
-DETAILS = [f"{letter}{k}" for letter in "lc" for k in range(4)]  # log p and cosines
+DETAILS = [*(f"l{k}" for k in range(4)), "seconds", *(f"c{k}" for k in range(4))]  # log p, length and cosines
 BEGIN, END = "<!-- {}: written by `make evidence` -->\n", "<!-- end of the table -->"
 
 
 def without_names(predictions: pd.DataFrame, of_variants: int = 0) -> pd.DataFrame:
     """Predictions without names of recordings: patients and events are numbered.
 
-    Tables and intervals can be computed from them again without any recording and without training. Probabilities (as
-    logarithms) and cosines of methods stay, and of their variants the first ``of_variants`` columns of `DETAILS`.
+    Tables and intervals can be computed from them again without any recording and without training. Of methods all
+    of `DETAILS` stay, probabilities as logarithms, and of their variants the first ``of_variants`` columns.
     """
     kept = predictions[KEPT].copy()
     kept[DETAILS[:4]] = np.log(predictions[evaluation.PROBABILITIES].clip(lower=1e-38))

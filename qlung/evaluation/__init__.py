@@ -9,7 +9,7 @@ from .intervals import (
     resample, sd_ratio
 )  # fmt: skip
 from .metrics import (
-    PROBABILITIES, Score, auroc, auroc_within, biocas, confusion, icbhi_score, measures, odds, reliability
+    PROBABILITIES, Score, auroc, biocas, confusion, icbhi_score, measures, odds, reliability
 )  # fmt: skip
 from .operating import LINES, at_line, curve
 from .tables import contrasts, every_measure, measure_table, over_seeds, ranking, score_table, scores, trivial_baselines

@@ -8,7 +8,8 @@ from ..errors import ConfigError
 from . import geometry, operating
 from .metrics import auroc
 
-STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "AUROC", "macro-AUROC", "area", "separation")
+WITHIN = "AUROC within length"
+STATISTICS = ("Score", "Sp", "Se", "Score 2", "Se 2", "AUROC", WITHIN, "macro-AUROC", "area", "separation")
 UNIT = dict.fromkeys(STATISTICS, 100) | {"separation": 1}
 MEASURED = ["difference", "low", "high", "within", "p", "seeds", "patients"]  # of `difference`
 
@@ -42,8 +43,8 @@ def _ratios(predictions: pd.DataFrame, statistic: str) -> list[tuple]:
     if statistic == "macro-AUROC":
         pairs = [_ratios(one, "AUROC") for one in operating.one_against_rest(predictions)]
         return [pair for both in pairs for pair in both]
-    if statistic in ("AUROC", "area"):
-        values = operating.placements(predictions, exact=statistic == "area")
+    if statistic in ("AUROC", WITHIN, "area"):
+        values = operating.placements(predictions, exact=statistic == "area", within_length=statistic == WITHIN)
         return [(values * side, side) for side in (normal, ~normal)]
     hit = normal == (predictions["predicted"] == 0) if statistic.endswith("2") else exact
     sides = {"Sp": [normal], "Se": [~normal], "Se 2": [~normal]}.get(statistic, [normal, ~normal])
@@ -73,10 +74,10 @@ def bootstrap(predictions: pd.DataFrame, statistic: str = "Score", draws: int = 
     Parameters
     ----------
     predictions : DataFrame
-        Columns method, seed, patient_id, label, predicted (also c0..c3 for "separation", p0..p3 for areas); every
-        method has the same seeds.
+        Columns method, seed, patient_id, label, predicted (also c0..c3 for "separation", p0..p3 for areas,
+        seconds for "AUROC within length"); every method has the same seeds.
     statistic : one of ``STATISTICS``
-        Averaged over seeds. "area" and "AUROC" as in `operating`, "separation" as in `geometry`; "macro-AUROC" is the
+        Averaged over seeds. Areas as in `operating.placements`, "separation" as in `geometry`; "macro-AUROC" is the
         mean, over the classes that occur, of AUROC of a class against the rest.
     draws, seed : int
 

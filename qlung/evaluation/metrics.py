@@ -106,26 +106,6 @@ def auroc(positive, score, weight=1.0):
         return pairs / (below.sum(-1) * above.sum(-1))
 
 
-def auroc_within(positive, score, value, parts: int = 8) -> float:
-    """AUROC among clips of about equal ``value`` (their length, say): what ordering by ``value`` alone can't explain.
-
-    The clips are divided into ``parts`` of equal size by ``value``; each part's AUROC counts by its pairs of a positive
-    and a negative clip. NaN where no part has both.
-
-    Parameters
-    ----------
-    positive, score, value : array [shape=(n,)]
-    """
-    parts = np.nan_to_num(pd.qcut(value, parts, labels=False, duplicates="drop"))  # NaN: all values are equal
-    table = pd.DataFrame({"positive": positive, "score": score})
-    pairs, total = 0, 0.0
-    for _, part in table.groupby(parts):
-        n = int(part["positive"].sum() * (~part["positive"]).sum())
-        if n:
-            pairs, total = pairs + n, total + n * float(auroc(part["positive"], part["score"]))
-    return total / pairs if pairs else float("nan")
-
-
 def measures(target, predicted, probability=None) -> dict[str, float]:
     """Every measure of a list of predictions, in percent.
 

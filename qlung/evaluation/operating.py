@@ -36,13 +36,14 @@ def curve(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"line": np.r_[-np.inf, value[order]][last], "Sp": sp, "Se": se, "Score": (sp + se) / 2})
 
 
-def placements(predictions: pd.DataFrame, exact: bool) -> pd.Series:
+def placements(predictions: pd.DataFrame, exact: bool = False, within_length: bool = False) -> pd.Series:
     """A value per clip whose means over the normal and over the abnormal clips, averaged, are an area in [0, 1].
 
     The area is AUROC: the chance that an abnormal clip has higher odds than a normal one, ties counting half. With
-    ``exact`` the abnormal clip's class must also be right, which gives the area under the Sp-Se `curve`. A clip's value
-    is 2 v - area, where v is the share of pairs with it that are in order: resampled means then move as the area does,
-    to first order (DeLong et al., Biometrics 1988).
+    ``exact`` the abnormal clip's class must also be right, which gives the area under the Sp-Se `curve`. With
+    ``within_length`` only pairs count whose two clips are in the same eighth by ``seconds``: what is left can't come
+    from length. A clip's value is the area plus twice what its pairs add: resampled means then move as the area does,
+    to first order (DeLong et al., Biometrics 1988). NaN where no pair counts.
     """
     out = pd.Series(np.nan, predictions.index)
     for _, part in predictions.groupby(NETWORK, sort=False):
@@ -51,9 +52,15 @@ def placements(predictions: pd.DataFrame, exact: bool) -> pd.Series:
         ordered = np.heaviside(value[abnormal, None] - value[~abnormal], 0.5)
         if exact:
             ordered *= (kind == label)[abnormal, None]
-        share = np.empty(len(part))
-        share[abnormal], share[~abnormal] = ordered.mean(1), ordered.mean(0)
-        out[part.index] = 2 * share - ordered.mean()
+        eighth, added = np.zeros(len(part)), np.empty(len(part))
+        if within_length:  # NaN: all clips are equally long
+            eighth = np.nan_to_num(pd.qcut(part["seconds"], 8, labels=False, duplicates="drop"))
+        pairs = np.equal.outer(eighth[abnormal], eighth[~abnormal])
+        with np.errstate(invalid="ignore"):
+            area = ordered[pairs].sum() / pairs.sum()
+            excess = pairs * (ordered - area) / pairs.mean()
+        added[abnormal], added[~abnormal] = excess.mean(1), excess.mean(0)
+        out[part.index] = area + 2 * added
     return out
 
 

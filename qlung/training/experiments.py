@@ -42,8 +42,8 @@ def load_predictions(profile: str, data: str = "", **which) -> pd.DataFrame:
     -------
     DataFrame
         ``Run.predictions`` with backbone, method (the label of `Profile.rows`), seed, run (its folder's name),
-        patient_id, device, listed_device and aqs (of each test clip, scorer fitted on the training clips; NaN where it
-        cannot be computed).
+        patient_id, device, listed_device, seconds (a clip's length; of a recording, its windows') and aqs (of each test
+        clip, scorer fitted on the training clips; NaN where it cannot be computed).
 
     Raises
     ------
@@ -96,14 +96,15 @@ def load_models(profile: str, predictions: pd.DataFrame, backbone: str) -> dict[
 
 
 def _clips(train: Corpus, tests: dict[str, Corpus]) -> pd.DataFrame:
-    """event_id, patient_id, both names of the device and AQS of all that is classified: test clips, or recordings."""
+    """What is known of all that is classified, test clips or recordings: the last columns of `load_predictions`."""
     scorer = quality.QualityScorer().fit(*quality.measure(train).T)
     out = []
     for test in tests.values():
         h, r = quality.measure(test).T
         known = np.where(np.isfinite(h) & np.isfinite(r), scorer.score(h, r), np.nan)
         columns = {name: test.of_events(name) for name in ("patient_id", "device", "listed_device")}
-        rows = test.events[["event_id", "recording_id"]].assign(aqs=known, **columns)
+        columns |= {"aqs": known, "seconds": test.events["end_s"] - test.events["start_s"]}
+        rows = test.events[["event_id", "recording_id"]].assign(**columns)
         rows = per_recording(rows) if test.unit == "recording" else rows
         out.append(rows.drop(columns="recording_id"))
     return pd.concat(out)
