@@ -117,12 +117,15 @@ ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 _ = ax.set(xlabel="QLung minus cross-entropy [Score]", title="Gain in Score, real recordings")
 
 # %% [markdown]
-# **Checked:** every interval contains 0, so these runs show neither a gain nor a loss. The interval
-# of the `mn04` that was fine-tuned on ICBHI also contains the paper's gain. The other three lie below
-# it.
+# **Checked:** no interval lies above 0. One lies below it: fine-tuned on ICBHI, QLung is worse on
+# SPRSound. (Of eight intervals, and corrected for all comparisons that were fixed beforehand it is no
+# longer significant: notebook 08.) Of the four for C1, only that of the `mn04` that was fine-tuned on
+# ICBHI contains the paper's gain. The other three lie below it.
 
 # %% tags=["check"]
-assert ((gains["low"] < 0) & (gains["high"] > 0)).all()
+assert (gains["low"] < 0).all()
+worse = gains[gains["high"] < 0]
+assert (worse["trained on"] + " " + worse["claim"] + " " + worse["backbone"]).tolist() == ["icbhi C2 mn04"]
 wide = gains[(gains["claim"] == "C1") & (gains["high"] > published)]
 assert (wide["trained on"] + " " + wide["backbone"]).tolist() == ["icbhi mn04"]
 gains[["trained on", "corpus", "backbone", "shows"]]

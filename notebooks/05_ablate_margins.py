@@ -264,25 +264,30 @@ columns = ["encoder", "better", "than", "difference", "low", "high", "paper", "p
 display.readable(known[columns], 2)
 
 # %% [markdown]
-# **Checked:** no interval excludes 0, and no effect differs from the paper's by more than both uncertainties allow.
+# **Checked:** one of fourteen intervals excludes 0, that of the quality margin with the fine-tuned encoder. About one
+# in twenty would by chance, and the control below asks whether it is the quality that does it. No effect differs from
+# the paper's by more than both uncertainties allow.
 
 # %% tags=["check"]
-assert ((real_steps["low"] < 0) & (real_steps["high"] > 0)).all()
+beyond = real_steps.query("low > 0 or high < 0")
+assert (beyond["encoder"] + " " + beyond["better"]).tolist() == ["fine-tuned quality"]
 assert (known["p (ours = paper's)"] > 0.05).all()
 known["p (ours = paper's)"].min().round(3)
 
 # %% [markdown]
-# **Checked:** fine-tuned, QLung's Score on ICBHI is above CE's with every seed, by 1.7 to 5 points. It comes from
-# the operating point (where normal is separated from abnormal), not from a better order of the clips: with the same
-# rule for both operating points (`cross-fitted`, notebook 06) nothing is left of it.
+# **Checked:** how many seeds does it take? Fine-tuned, QLung's Score on ICBHI is above CE's with each of the first
+# three seeds. Of all ten it is below CE's with four, by about 4 points. What three seeds seemed to show, ten don't.
+# With the same rule for both operating points (`cross-fitted`, notebook 06) there is no gain, either.
 
 # %% tags=["check"]
 pair = real["fine-tuned"].query("method in ('ce', 'qlung')")
 by_seed = evaluation.score_table(pair, ["method", "seed"]).pivot_table("Score", "seed", "method")
 by_seed["qlung - ce"] = by_seed["qlung"] - by_seed["ce"]
-assert 1.7 < by_seed["qlung - ce"].min() < by_seed["qlung - ce"].max() < 5
+assert (by_seed["qlung - ce"][:3] > 0).all()
+assert (by_seed["qlung - ce"] < 0).sum() == 4
+assert by_seed["qlung - ce"][by_seed["qlung - ce"] < 0].round().eq(-4).sum() >= 3
 at_one_line = evaluation.difference(evaluation.at_line(pair, "cross-fitted"), "qlung", "ce")
-assert abs(at_one_line["difference"]) < 0.1
+assert at_one_line["low"] < at_one_line["difference"] < 0 < at_one_line["high"]
 by_seed.round(2)
 
 # %% [markdown]
@@ -346,12 +351,12 @@ display.readable(abroad[columns], 2)
 
 # %% [markdown]
 # **Checked:** on ICBHI QLung with shuffled quality is surely within 0.3 points of QLung with AQS (frozen; 90 %
-# interval), or within 0.8 (fine-tuned). The paper's quality margin adds 0.75.
+# interval), or within 0.5 (fine-tuned). The paper's quality margin adds 0.75.
 
 # %% tags=["check"]
 control = sources.query("source == 'shuffled' and corpus == 'icbhi' and against == 'qlung'").set_index("backbone")
 assert control.loc["mn04_frozen", "within"] < 0.3
-assert control.loc["mn04", "within"] < 0.8
+assert control.loc["mn04", "within"] < 0.5
 columns = ["corpus", "source", "method", "difference", "low", "high", "within", "p"]
 display.readable(fine_tuned[columns], 2)
 

@@ -142,12 +142,20 @@ display.readable(primary[columns], 2)
 
 # %% [markdown]
 # **Checked:** after correction one comparison is left: with the frozen encoder, classes are further apart in angle with
-# QLung, by less than a fifth of a standard deviation (C6).
+# QLung, by less than a fifth of a standard deviation (C6). Before it two more intervals exclude 0, both fine-tuned:
+# QLung is worse than CE on SPRSound (C2), and the quality margin is better than a fixed one (C3). The latter is hardly
+# quality's: in QLung shuffled quality does as well as the AQS (notebook 05). And with the same rule for both operating
+# points nothing of it is left.
 
 # %% tags=["check"]
 found = primary[primary["p Holm"] < 0.05]
 assert (found["claim"] + " " + found["backbone"]).tolist() == ["C6 mn04_frozen"]
 assert 0 < found["low"].iloc[0] < found["high"].iloc[0] < 1 / 5
+beyond = primary.query("claim != 'C6' and (low > 0 or high < 0)").set_index(["claim", "backbone"])
+at_one_line = committed.query("corpus == 'icbhi' and backbone == 'mn04' and method in ('quality', 'fixed')")
+at_one_line = evaluation.difference(evaluation.at_line(at_one_line, "cross-fitted"), "quality", "fixed")
+assert at_one_line["difference"] < 0 < at_one_line["high"]
+assert beyond["shows"].to_dict() == {("C2", "mn04"): "contradicted", ("C3", "mn04"): "supported"}
 found["difference"].round(2).tolist()
 
 # %% [markdown]
@@ -196,6 +204,46 @@ assert (shown[["C3", "C5"]] == "negligible").all()
 reverse.loc[reverse["claim"] == "C1", ["backbone", "difference", "low", "high"]].round(2).to_dict("list")
 
 # %% [markdown]
+# ## Goals beyond the paper
+#
+# On development data neither the quality nor a margin improved the recipe (notebook 04). So the best method that we
+# have is cross-entropy with that recipe. Before any test was looked at, goals were set for it, fine-tuned on the
+# single-channel part of ICBHI:
+#
+# - on SPRSound's inter-patient test a Score above 66, with a standard deviation below 3 over ten seeds. The best
+#   published one that we know, of networks trained on all of ICBHI, is 61.96 ± 1.50 (BTS-CARD);
+# - there, an AUROC above 80 within length (events of about the same length are compared, notebook 07);
+# - on ICBHI a Score above that of "always normal", 50, on every device.
+
+# %%
+best = committed[(committed["backbone"] == "mn04") & (committed["method"] == "ce")]
+abroad, at_home = (best[best["corpus"] == name] for name in ("sprsound", "icbhi"))
+by_seed = evaluation.score_table(abroad, ["seed"])["Score"]
+within = evaluation.bootstrap(abroad, "AUROC within length")["ce"]
+by_device = evaluation.score_table(at_home, ["device", "seed"]).groupby("device")["Score"].mean()
+
+# %%
+goals = pd.DataFrame([
+    ("sprsound", "Score", "> 66", by_seed.mean(), by_seed.mean() > 66),
+    ("sprsound", "sd of Score over seeds", "< 3", by_seed.std(), by_seed.std() < 3),
+    ("sprsound", "AUROC within length", "> 80", within[0], within[0] > 80),
+    ("icbhi", f"Score on the worst device ({by_device.idxmin()})", "> 50", by_device.min(), by_device.min() > 50),
+], columns=["tested on", "what", "goal", "measured", "reached"])  # fmt: skip
+display.readable(goals, 1)
+
+# %% [markdown]
+# **Checked:** one of the four is reached. CE orders SPRSound's events well among events of their own length, after it
+# heard ICBHI only. Its Score there is just below the best published one, and moves by points from seed to seed, as the
+# operating point does. On ICBHI it is above 50 on one of the two devices of the test.
+
+# %% tags=["check"]
+assert goals["reached"].tolist() == [False, False, True, False]
+low, high = evaluation.interval(within)
+assert goals.loc[0, "measured"] < 61.96
+assert (by_device > 50).tolist() == [False, True]
+{"AUROC within length": [round(float(end), 1) for end in (within[0], low, high)], **by_device.round(1).to_dict()}
+
+# %% [markdown]
 # ## Ranking of the methods
 #
 # C2 says that QLung generalises *best*, which is more than better than cross-entropy. What is its place among all
@@ -226,16 +274,15 @@ places = places.rename_axis(["corpus", "backbone"]).reset_index()
 display.readable(places, 0)
 
 # %% [markdown]
-# **Checked:** fine-tuned, QLung is the first of seven methods on ICBHI and the last on SPRSound, where it comes first
-# in fewer than one draw of a hundred.
+# **Checked:** QLung is nowhere the first. Fine-tuned it is the fifth of seven methods on ICBHI and the sixth on
+# SPRSound, where it comes first in fewer than one draw of a hundred.
 
 # %% tags=["check"]
-on_sprsound = places[places["corpus"] == "sprsound"].set_index("backbone")
-assert (on_sprsound["QLung first [% of draws]"] < 1).all()
-assert on_sprsound.loc["mn04", "QLung's place"] == on_sprsound.loc["mn04", "methods"] == 7
-at_home = places[places["corpus"] == "icbhi"].set_index("backbone")
-assert at_home.loc["mn04", "QLung's place"] == 1
-pd.concat({"icbhi": at_home, "sprsound": on_sprsound})["QLung's place"].to_dict()
+place = places.set_index(["corpus", "backbone"])
+assert (place["QLung's place"] > 1).all()
+assert (place.loc["sprsound", "QLung first [% of draws]"] < 1).all()
+assert place.xs("mn04", level="backbone")["QLung's place"].to_dict() == {"icbhi": 5, "sprsound": 6}
+place["QLung's place"].to_dict()
 
 # %% [markdown]
 # ## Stability with the class margin
@@ -305,18 +352,19 @@ figures.save(fig, "08-steady", profile, gradients)
 # %% [markdown]
 # One thin line per seed; thick: their mean.
 #
-# **Checked:** the Score does not show it, but three seeds can only show a ratio of spreads beyond 6, ten beyond 2. Over
-# all epochs the gradient varies by 3 % less with the class margin where the encoder is fine-tuned, and by 3 % more
-# where it is frozen: small, and of opposite sign.
+# **Checked:** the Score does not show it, but ten seeds can only show a ratio of spreads beyond 2. Over all epochs the
+# gradient varies by 3 % more with the class margin where the encoder is frozen. Fine-tuned it varies by 3 % less, and
+# that interval contains 0.
 
 # %% tags=["check"]
 assert ((steadiness["low"] < 1) & (steadiness["high"] > 1)).all()
 visible = steadiness.assign(ratio=steadiness["high"] / steadiness["ratio"]).groupby("seeds")["ratio"]
-assert (visible.first().round(1) == [6.2, 2.0]).all()
+assert visible.first().round(1).to_dict() == {10: 2.0}
 every_epoch = gradients[gradients["over"] == "all epochs"].set_index("backbone")
 share = every_epoch["difference"] / every_epoch["+ quality"]
 assert share.round(2).to_dict() == {"mn04": -0.03, "mn04_frozen": 0.03}
-assert every_epoch.loc["mn04", "high"] < 0 < every_epoch.loc["mn04_frozen", "low"]
+assert every_epoch.loc["mn04", "low"] < 0 < every_epoch.loc["mn04", "high"]
+assert every_epoch.loc["mn04_frozen", "low"] > 0
 share.round(3).to_dict()
 
 # %% [markdown]
@@ -573,10 +621,11 @@ seen["difference"].round(2).groupby(level=[0, 1]).agg(list).to_dict()
 # level $R$ are normalised, and on which audio; on which events of SPRSound Table 2 stands; the code.
 #
 # **Verdict.** A cheap loss with sound formulas, and evidence that doesn't show yet that its parts do what their names
-# say. Fine-tuned on a part of ICBHI, its effects may equal the paper's, and may be 0; the gain has the paper's sign and
-# size, and comes from the operating point alone (notebook 05). Fine-tuned on SPRSound, where the network works, the
-# whole of QLung is worth less than half of the paper's gain. Another corpus and a smaller network refute nothing.
-# Recommended: a revision with the rows and intervals asked for, which the authors' data and network can give.
+# say. Fine-tuned on a part of ICBHI, ten seeds show no gain there, and may still hide one of the paper's size. Out of
+# distribution these networks order the clips worse with the angular classifier than without. Fine-tuned on SPRSound,
+# where the network works, the whole of QLung is worth less than half of the paper's gain. Another corpus and a smaller
+# network refute nothing. Recommended: a revision with the rows and intervals asked for, which the authors' data and
+# network can give.
 
 # %% [markdown]
 # ## What we found

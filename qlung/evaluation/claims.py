@@ -96,8 +96,7 @@ def _text(row) -> str:
     where = f"{row.backbone} on {row.corpus}" if row.corpus.startswith("synthetic-") else row.backbone
     unit = " sd" if row.statistic == "separation" else ""
     found = f"{row.difference:+.2f}{unit} [{row.low:+.2f}, {row.high:+.2f}]"
-    patients = f"{row.patients:.0f} patient{'s' * (round(row.patients) != 1)}"
-    return f"{where}: {found}, {row.seeds} seeds, {patients}: {row.shows}"
+    return f"{where}: {found}, {row.seeds} seeds, {row.patients:.0f} patient{'s'[row.patients < 1.5:]}: {row.shows}"
 
 
 def judge(profile: str, predictions: pd.DataFrame, trained_on: str = "icbhi") -> pd.DataFrame:

@@ -19,6 +19,8 @@ FOLDS = 5
 def _ordered(predictions: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(label, odds of abnormal, most probable abnormal class) of each clip."""
     p = predictions[PROBABILITIES].to_numpy(float)
+    if np.isnan(p).any():
+        raise ConfigError("some predictions have no probabilities (committed variants keep none): leave them out")
     return predictions["label"].to_numpy(), odds(p), 1 + p[:, 1:].argmax(1)
 
 
