@@ -196,13 +196,16 @@ named = histories.replace({"method": figures.METHOD_NAMES})
 palette = {"CE": figures.GREY, "QLung": "#D55E00"}
 style = {"hue": "method", "units": "seed", "estimator": None, "alpha": 0.7, "lw": 1.2,
          "palette": {m: palette.get(m, "#0072B2") for m in named["method"]}}  # fmt: skip
-size = (11, 2.5 * len(backbones) + 0.3)
+size = (11, 2.5 * len(backbones) + 0.7)
 fig, axes = plt.subplots(len(backbones), 4, figsize=size, squeeze=False, sharex="row")
 for (i, j), ax in np.ndenumerate(axes):
     column, part = list(quantities)[j], named[named["backbone"] == backbones[i]]
-    sns.lineplot(part, x="epoch", y=column, ax=ax, legend=not j, **style)
+    sns.lineplot(part, x="epoch", y=column, ax=ax, legend=not (i or j), **style)
     ax.set(title=quantities[column], ylabel=backbones[i] if not j else "")
     ax.xaxis.get_major_locator().set_params(integer=True)
+named_lines = axes[0, 0].get_legend_handles_labels()
+axes[0, 0].get_legend().remove()
+fig.legend(*named_lines, loc="outside lower center", ncols=7)
 fig.suptitle(f"Training on {study.train_on}")
 if not (backbone or method or seed >= 0):  # a sweep's single run keeps its curves in its notebook
     figures.save(fig, "04-curves", profile, histories)

@@ -106,7 +106,8 @@ ax.set_title(f"Claims on {', '.join(study.names)}")
 figures.save(fig, "08-claims", profile, verdicts)
 
 # %% [markdown]
-# Grey: undecided; black: negligible. Six intervals are drawn per backbone. One of twenty would exclude 0 by chance.
+# Grey: undecided; black: negligible; green: supported; red: contradicted. Six intervals are drawn per backbone. One of
+# twenty would exclude 0 by chance.
 #
 # **Checked:** a claim that needs the paper's own study gets no verdict from any other profile.
 
@@ -192,7 +193,8 @@ axes[1].legend(axes[1].collections[2:], ["in the paper"], loc="lower left")
 figures.save(fig, "08-studies", profile, pd.concat(drawn, names=["trained on"]).reset_index(level=0))
 
 # %% [markdown]
-# Seeds in brackets. Grey: undecided; black: negligible; green: supported.
+# Seeds in brackets. Grey: undecided; black: negligible; green: supported; red: contradicted, both before Holm's
+# correction.
 #
 # **Checked:** after training on SPRSound QLung's gain is negligible with either encoder. With the frozen one, ten
 # seeds, so are those of the quality margin (C3) and of the angular classifier (C5).
