@@ -123,8 +123,8 @@ verdict[elsewhere].to_dict()
 #
 # The committed predictions in `figures/` are from real recordings, so this table is the same on every profile. The
 # networks were trained on the single-channel part of ICBHI, or on SPRSound (below). `mn04` is fine-tuned with the
-# recipe that notebook 04 chose on development data of ICBHI and KAUH; `mn04_frozen` has more seeds. They can't decide
-# about the paper's study. They are the nearest thing that a laptop can run on patients' recordings.
+# recipe that notebook 04 chose on development data of ICBHI and KAUH; of `mn04_frozen` only the classifier is trained.
+# They can't decide about the paper's study. They are the nearest thing that a laptop can run on patients' recordings.
 
 # %%
 committed = results.headline()
@@ -209,7 +209,7 @@ reverse.loc[reverse["claim"] == "C1", ["backbone", "difference", "low", "high"]]
 # ## Goals beyond the paper
 #
 # On development data neither the quality nor a margin improved the recipe (notebook 04). So the best method that we
-# have is cross-entropy with that recipe. Before any test was looked at, goals were set for it, fine-tuned on the
+# have is cross-entropy with that recipe. Before the recipe was tested, goals were set for it, fine-tuned on the
 # single-channel part of ICBHI:
 #
 # - on SPRSound's inter-patient test a Score above 66, with a standard deviation below 3 over ten seeds. The best

@@ -464,3 +464,13 @@ def test_auroc_within_length_is_the_mean_over_the_pairs_of_each_eighth(probable)
             weights = [side.sum() * (~side).sum() for side, _ in areas]
             networks.append(100 * np.average([roc_auc_score(*pair) for pair in areas], weights=weights))
         assert ours[method] == pytest.approx(np.mean(networks))
+
+
+@pytest.mark.parametrize("statistic", ["AUROC", "AUROC within length", "area"])
+def test_predictions_without_probabilities_have_no_order(probable, statistic):
+    """Of variants none are committed; NaN would be ordered like numbers."""
+    probable.loc[probable["method"] == "qlung", ["p0", "p1", "p2", "p3"]] = np.nan
+    with pytest.raises(ConfigError, match=r"have no probabilities .*: leave them out"):
+        evaluation.difference(probable.assign(seconds=1.0), "qlung", "ce", statistic)
+    with pytest.raises(ConfigError, match="have no probabilities"):
+        evaluation.at_line(probable, "cross-fitted")
