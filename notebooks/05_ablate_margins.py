@@ -284,8 +284,9 @@ pair = real["fine-tuned"].query("method in ('ce', 'qlung')")
 by_seed = evaluation.score_table(pair, ["method", "seed"]).pivot_table("Score", "seed", "method")
 by_seed["qlung - ce"] = by_seed["qlung"] - by_seed["ce"]
 assert (by_seed["qlung - ce"][:3] > 0).all()
-assert (by_seed["qlung - ce"] < 0).sum() == 4
-assert by_seed["qlung - ce"][by_seed["qlung - ce"] < 0].round().eq(-4).sum() >= 3
+below = by_seed["qlung - ce"][by_seed["qlung - ce"] < 0]
+assert len(below) == 4
+assert below.between(-5, -3).all()
 at_one_line = evaluation.difference(evaluation.at_line(pair, "cross-fitted"), "qlung", "ce")
 assert at_one_line["low"] < at_one_line["difference"] < 0 < at_one_line["high"]
 by_seed.round(2)

@@ -252,8 +252,8 @@ for trained_on, table in committed.items():
 pd.concat(tables, names=["trained on", "backbone"])
 
 # %% [markdown]
-# Does QLung order clips that are new in corpus, too, as well as cross-entropy does? Here are the differences in AUROC
-# within length on the corpus that was *not* trained on, also for the angular classifier alone, without a margin. These
+# Does QLung order the clips of a new corpus as well as cross-entropy does? Here are the differences in AUROC within
+# length on the corpus that was *not* trained on, also for the angular classifier alone, without a margin. These
 # comparisons are exploratory: nobody fixed them beforehand.
 
 # %%
